@@ -1,0 +1,339 @@
+"""Every setting of the recogniser: frozen dataclasses <-> YAML <-> ``--optim.lr 0.01``.
+
+A model is described by data, not by flags: a tuple of ``BlockConfig`` read from top to bottom. A checkpoint carries its
+``ModelConfig`` and rebuilds itself from it. ``TrainSettings`` is everything a run needs besides the corpus; it is saved
+as YAML beside the checkpoints and ``python train.py --config that.yaml`` runs the same training again.
+
+Unknown keys, wrong types and impossible values are errors that name the full path (``optim.lr``). The surprise: PyYAML
+reads ``1e-3`` as a string, so every number is converted by the type of its field, never by what YAML thought it was.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The network
+
+
+@dataclass(frozen=True)
+class BlockConfig:
+    """One QuartzNet block: ``repeat`` sub-blocks of convolution, batch norm, ReLU, dropout (paper: arXiv:1910.10261)."""
+
+    filters: int  # output channels
+    kernel_size: int  # frames; odd, so that "same" padding exists
+    repeat: int = 1  # sub-blocks
+    stride: int = 1  # of every sub-block
+    dilation: int = 1
+    dropout: float = 0.0
+    residual: bool = False  # add batch_norm(1x1 conv of the block's input) before the last ReLU
+    separable: bool = True  # depthwise over time, then pointwise over channels; False: one ordinary convolution
+    groups: int = 1  # of the pointwise convolution; above 1 a channel shuffle follows the batch norm
+
+    def __post_init__(self) -> None:
+        for name in ("filters", "kernel_size", "repeat", "stride", "dilation", "groups"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd to keep the length, got {self.kernel_size}; use an odd number")
+        if self.stride > 1 and self.dilation > 1:
+            raise ValueError(f"stride {self.stride} and dilation {self.dilation} cannot be combined; set one of them to 1")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        if self.residual and self.stride > 1:
+            raise ValueError("a block with a residual branch must have stride 1, or the two branches differ in length")
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """Log-mel front end. The defaults are NeMo's QuartzNet recipe; ``rule`` names which NeMo generation to equal."""
+
+    sample_rate: int = 16000  # Hz
+    window_size: int = 320  # samples
+    hop: int = 160  # samples
+    fft_size: int = 512
+    mels: int = 64
+    low_hertz: float = 0.0
+    high_hertz: float | None = None  # None: half the sample rate
+    preemphasis: float = 0.97
+    dither: float = 1e-5  # standard deviation of the noise added to the waveform while training
+    pad_to: int = 16  # frames are zero-padded to a multiple of this; 0: not at all
+    normalize: str = "per_feature"  # per_feature | all_features | none
+    rule: str = "2.5"  # 0.x: ceil(L/160) frames, reflect | 1.x: floor(L/160)+1, reflect | 2.5: floor(L/160), zeros
+    periodic_window: bool = False  # Hann with denominator 320; what stft_conv: true of NeMo 0.x means
+
+    def __post_init__(self) -> None:
+        if self.rule not in ("0.x", "1.x", "2.5"):
+            raise ValueError(f"features.rule must be 0.x, 1.x or 2.5, got {self.rule!r}")
+        if self.normalize not in ("per_feature", "all_features", "none"):
+            raise ValueError(f"features.normalize must be per_feature, all_features or none, got {self.normalize!r}")
+        for name in ("sample_rate", "window_size", "hop", "fft_size", "mels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"features.{name} must be at least 1, got {getattr(self, name)}")
+        if self.window_size > self.fft_size:
+            raise ValueError(f"features.window_size {self.window_size} is longer than fft_size {self.fft_size}")
+        if self.pad_to < 0 or self.dither < 0:
+            raise ValueError("features.pad_to and features.dither cannot be negative")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What rebuilds a network: front end, blocks, and the output labels (the blank comes after the last of them)."""
+
+    labels: tuple[str, ...]
+    blocks: tuple[BlockConfig, ...]
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    masked: bool = True  # zero padded frames before every convolution (NeMo's conv_mask)
+
+    def __post_init__(self) -> None:
+        if not self.blocks:
+            raise ValueError("a model needs at least one block")
+        if not self.labels or len(set(self.labels)) != len(self.labels):
+            repeated = sorted({label for label in self.labels if self.labels.count(label) > 1})
+            raise ValueError(f"labels must be a non-empty list without repeats; repeated: {repeated}")
+
+
+def quartznet_blocks(body: list[tuple[int, int]], repeat: int, dropout: float = 0.0) -> tuple[BlockConfig, ...]:
+    """C1, then one residual block for each ``(filters, kernel_size)`` of ``body``, then C2 and C3 (table 1 of the paper)."""
+    first = BlockConfig(256, 33, stride=2, dropout=dropout)
+    middle = [BlockConfig(filters, kernel, repeat, dropout=dropout, residual=True) for filters, kernel in body]
+    last = (BlockConfig(512, 87, dilation=2, dropout=dropout), BlockConfig(1024, 1, dropout=dropout, separable=False))
+    return (first, *middle, *last)
+
+
+def preset_blocks(name: str) -> tuple[BlockConfig, ...]:
+    """The published sizes: ``15x5`` (18.9 M parameters), ``10x5`` (12.8 M), ``5x5`` (6.7 M), ``5x3`` (6.4 M, for WSJ)."""
+    five = [(256, 33), (256, 39), (512, 51), (512, 63), (512, 75)]
+    presets = {
+        "15x5": lambda: quartznet_blocks([block for block in five for _ in range(3)], 5),
+        "10x5": lambda: quartznet_blocks([block for block in five for _ in range(2)], 5),
+        "5x5": lambda: quartznet_blocks(five, 5),
+        "5x3": lambda: quartznet_blocks([(512, 63), (512, 63), (512, 75), (512, 75), (512, 75)], 3, dropout=0.2),
+        "tiny": tiny_blocks,
+    }
+    if name not in presets:
+        raise ValueError(f"no preset {name!r}; there are {', '.join(presets)}")
+    return presets[name]()
+
+
+def tiny_blocks() -> tuple[BlockConfig, ...]:
+    """A small network for a CPU: the one that the demo trains from scratch and that the shipped checkpoint holds."""
+    body = [BlockConfig(filters, kernel, 2, residual=True) for filters, kernel in ((128, 33), (192, 39), (256, 51))]
+    last = (BlockConfig(256, 63, dilation=2), BlockConfig(384, 1, separable=False))
+    return (BlockConfig(128, 33, stride=2), *body, *last)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A training run
+
+
+@dataclass(frozen=True)
+class OptimSettings:
+    name: str = "novograd"  # novograd | adamw
+    lr: float = 0.001  # fine-tuning wants a tenth of the rate of training from scratch
+    betas: tuple[float, float] | None = None  # None: (0.95, 0.25) for novograd, (0.9, 0.98) for adamw
+    eps: float = 1e-8
+    weight_decay: float = 0.001
+    grad_clip: float = 0.0  # largest gradient norm; 0: no clipping
+    accumulate: int = 1  # batches whose gradients are summed into one step
+
+    def __post_init__(self) -> None:
+        if self.name not in ("novograd", "adamw"):
+            raise ValueError(f"optim.name must be novograd or adamw, got {self.name!r}")
+        if self.lr <= 0 or self.accumulate < 1 or self.grad_clip < 0 or self.weight_decay < 0:
+            raise ValueError("optim needs lr > 0, accumulate >= 1, grad_clip >= 0 and weight_decay >= 0")
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    name: str = "cosine"  # cosine | polynomial | square | constant
+    warmup_ratio: float = 0.12  # of all steps
+    warmup_steps: int | None = None  # takes the place of the ratio
+    min_lr: float = 0.0
+    power: float = 1.0  # of the polynomial
+
+    def __post_init__(self) -> None:
+        if self.name not in ("cosine", "polynomial", "square", "constant"):
+            raise ValueError(f"schedule.name must be cosine, polynomial, square or constant, got {self.name!r}")
+        if not 0.0 <= self.warmup_ratio < 1.0:
+            raise ValueError(f"schedule.warmup_ratio must be in [0, 1), got {self.warmup_ratio}")
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    cutout_masks: int = 5  # rectangles cut out of each spectrogram (SpecCutout)
+    cutout_time: int = 120  # frames, the longest side in time
+    cutout_freq: int = 50  # mel bands, the longest side in frequency
+    cutout_swapped: bool = False  # NeMo 0.x exchanged the two widths; True repeats that
+    time_masks: int = 0  # SpecAugment
+    time_width: float = 0.05  # share of the utterance
+    freq_masks: int = 0
+    freq_width: int = 10  # mel bands
+    speeds: tuple[float, ...] = (0.9, 1.0, 1.1)  # one is drawn for each clip; () or 1.0 alone: none
+
+    def __post_init__(self) -> None:
+        if any(not 0.5 <= speed <= 2.0 for speed in self.speeds):
+            raise ValueError(f"augment.speeds must lie between 0.5 and 2, got {self.speeds}")
+        if min(self.cutout_masks, self.cutout_time, self.cutout_freq, self.time_masks, self.freq_masks) < 0:
+            raise ValueError("augment: counts and widths cannot be negative")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    source: str | None = None  # manifest, Common Voice folder or archive, or folder of clips
+    train: tuple[str, ...] = ()  # manifests; take the place of source
+    dev: tuple[str, ...] = ()
+    batch_seconds: float = 160.0  # seconds of audio in a batch, padding counted
+    max_batch: int = 128  # utterances in a batch at most
+    min_duration: float = 0.1  # s; shorter clips are left out and counted
+    max_duration: float = 16.7  # s; longer clips are left out and counted
+    workers: int = 2  # loader processes; 0: load in the training process
+
+    def __post_init__(self) -> None:
+        if self.batch_seconds <= 0 or self.max_batch < 1 or self.workers < 0:
+            raise ValueError("data needs batch_seconds > 0, max_batch >= 1 and workers >= 0")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """A whole run. ``epochs`` or ``steps`` ends it; ``steps`` wins where both are given."""
+
+    lang: str = "en"
+    init: str | None = None  # checkpoint whose encoder is taken; None: from scratch
+    preset: str = "15x5"  # only where there is no init
+    out: str = "runs/latest"
+    seed: int = 0
+    epochs: int = 50
+    steps: int | None = None
+    precision: str = "auto"  # fp32 | bf16 | fp16 | auto: bf16 on a GPU that has it, else fp32
+    device: str = "auto"  # cpu | cuda | auto
+    freeze_encoder: int = 0  # epochs in which only the output layer learns; batch norm still updates its statistics
+    ema: float = 0.0  # decay of the averaged weights; 0: off
+    sync_batchnorm: bool = False
+    evaluate_every: int = 1  # epochs
+    keep_best: int = 3
+    log_every: int = 10  # steps
+    allow_char_loss: bool = False
+    optim: OptimSettings = field(default_factory=OptimSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
+            raise ValueError(f"precision must be auto, fp32, bf16 or fp16, got {self.precision!r}")
+        if not 0.0 <= self.ema < 1.0:
+            raise ValueError(f"ema must be in [0, 1), got {self.ema}")
+        if self.epochs < 1 or (self.steps is not None and self.steps < 1):
+            raise ValueError(f"epochs and steps must be at least 1, got epochs {self.epochs}, steps {self.steps}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Dataclasses <-> dictionaries <-> YAML <-> command line
+
+
+def to_dict(settings: object) -> dict:
+    """A settings dataclass as plain dictionaries, lists, numbers and strings, ready for YAML or a checkpoint."""
+
+    def plain(value: object) -> object:
+        if dataclasses.is_dataclass(value):
+            return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        return [plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+    return plain(settings)
+
+
+Settings = typing.TypeVar("Settings")
+
+
+def from_dict(kind: type[Settings], mapping: dict, path: str = "") -> Settings:
+    """Builds ``kind`` from nested dictionaries.
+
+    Raises:
+        ValueError: for an unknown key, a wrong type or an impossible value; the message names the full path.
+    """
+    if not isinstance(mapping, dict):
+        raise ValueError(f"{path or kind.__name__} must be a table of settings, got {mapping!r}")
+    hints = typing.get_type_hints(kind)
+    names = [item.name for item in dataclasses.fields(kind)]
+    unknown = [key for key in mapping if key not in names]
+    if unknown:
+        where = ", ".join(f"{path}{key}" for key in unknown)
+        raise ValueError(f"unknown setting {where}; {kind.__name__} has {', '.join(names)}")
+    values = {key: _convert(value, hints[key], f"{path}{key}") for key, value in mapping.items()}
+    try:
+        return kind(**values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path.rstrip('.') or kind.__name__}: {error}") from error
+
+
+def _convert(value: object, hint: object, path: str) -> object:
+    """``value`` as the type ``hint``: what YAML and the command line hand over is text or nearly right."""
+    if typing.get_origin(hint) is types.UnionType:
+        options = [option for option in typing.get_args(hint) if option is not type(None)]
+        if value is None or value in ("none", "null"):
+            return None
+        return _convert(value, options[0], path)
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, path + ".")
+    if typing.get_origin(hint) is tuple:
+        return _convert_tuple(value, typing.get_args(hint), path)
+    if hint is bool:
+        if isinstance(value, bool) or str(value).lower() in ("true", "false"):
+            return str(value).lower() == "true"
+        raise ValueError(f"{path} must be true or false, got {value!r}")
+    if hint in (int, float):
+        return _number(value, hint, path)
+    if not isinstance(value, str):
+        raise ValueError(f"{path} must be text, got {value!r}")
+    return value
+
+
+def _convert_tuple(value: object, arguments: tuple, path: str) -> tuple:
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{path} must be a list, got {value!r}")
+    if arguments[-1] is not Ellipsis and len(value) != len(arguments):
+        raise ValueError(f"{path} must have {len(arguments)} values, got {len(value)}: {value!r}")
+    return tuple(_convert(item, arguments[0], f"{path}[{index}]") for index, item in enumerate(value))
+
+
+def _number(value: object, kind: type, path: str) -> int | float:
+    name = "a whole number" if kind is int else "a number"
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, bool) or not math.isfinite(number) or (kind is int and number != int(number)):
+        raise ValueError(f"{path} must be {name}, got {value!r}")
+    return kind(number)
+
+
+def save_yaml(settings: object, path: str | Path) -> None:
+    """Writes a settings dataclass as YAML, keys in the order of the fields."""
+    Path(path).write_text(yaml.safe_dump(to_dict(settings), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def load_yaml(path: str | Path) -> dict:
+    """Reads a YAML file of settings as a dictionary; raises ``ValueError`` that names the file and the line."""
+    try:
+        mapping = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(mapping, dict):
+        raise ValueError(f"{path} must hold 'key: value' lines, got {type(mapping).__name__}")
+    return mapping
+
+
+def override(mapping: dict, dotted: str, value: object) -> None:
+    """Sets ``mapping["optim"]["lr"]`` for ``dotted`` = ``optim.lr``, making the tables on the way."""
+    *tables, last = dotted.replace("-", "_").split(".")
+    for table in tables:
+        mapping = mapping.setdefault(table, {})
+    mapping[last] = value
