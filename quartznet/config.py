@@ -23,7 +23,7 @@ import yaml
 
 @dataclass(frozen=True)
 class BlockConfig:
-    """One QuartzNet block: ``repeat`` sub-blocks of convolution, batch norm, ReLU, dropout (paper: arXiv:1910.10261)."""
+    """One QuartzNet block: ``repeat`` sub-blocks of convolution, batch norm, ReLU, dropout (arXiv:1910.10261)."""
 
     filters: int  # output channels
     kernel_size: int  # frames; odd, so that "same" padding exists
@@ -42,7 +42,9 @@ class BlockConfig:
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd to keep the length, got {self.kernel_size}; use an odd number")
         if self.stride > 1 and self.dilation > 1:
-            raise ValueError(f"stride {self.stride} and dilation {self.dilation} cannot be combined; set one of them to 1")
+            raise ValueError(
+                f"stride {self.stride} and dilation {self.dilation} cannot be combined; set one to 1"
+            )
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
         if self.residual and self.stride > 1:
@@ -99,7 +101,7 @@ class ModelConfig:
 
 
 def quartznet_blocks(body: list[tuple[int, int]], repeat: int, dropout: float = 0.0) -> tuple[BlockConfig, ...]:
-    """C1, then one residual block for each ``(filters, kernel_size)`` of ``body``, then C2 and C3 (table 1 of the paper)."""
+    """C1, then one residual block for each ``(filters, kernel_size)`` of ``body``, then C2 and C3 (paper, table 1)."""
     first = BlockConfig(256, 33, stride=2, dropout=dropout)
     middle = [BlockConfig(filters, kernel, repeat, dropout=dropout, residual=True) for filters, kernel in body]
     last = (BlockConfig(512, 87, dilation=2, dropout=dropout), BlockConfig(1024, 1, dropout=dropout, separable=False))
@@ -107,7 +109,7 @@ def quartznet_blocks(body: list[tuple[int, int]], repeat: int, dropout: float = 
 
 
 def preset_blocks(name: str) -> tuple[BlockConfig, ...]:
-    """The published sizes: ``15x5`` (18.9 M parameters), ``10x5`` (12.8 M), ``5x5`` (6.7 M), ``5x3`` (6.4 M, for WSJ)."""
+    """The published sizes: ``15x5`` (18.9 M parameters), ``10x5`` (12.8 M), ``5x5`` (6.7 M), ``5x3`` (6.4 M)."""
     five = [(256, 33), (256, 39), (512, 51), (512, 63), (512, 75)]
     presets = {
         "15x5": lambda: quartznet_blocks([block for block in five for _ in range(3)], 5),
