@@ -1,0 +1,146 @@
+"""Sound files -> mono float32 waveforms at one sample rate; wav, flac, mp3 and ogg without converting anything first.
+
+libsndfile decodes (its wheel carries the mp3 decoder), torchaudio resamples with a windowed sinc, channels are
+averaged. Integer samples become floats in [-1, 1) by division by 2^(bits-1), as NeMo does.
+
+The surprise: libsndfile reads half a wav or mp3 without a word, while even the header of a whole mp3 may promise two
+frames more than there are. So headers are compared with what is there, with a tolerance of 0.1 s.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import soundfile
+import torch
+import torchaudio
+from torch import Tensor
+
+TOLERANCE = 0.1  # seconds that a header may promise in excess; sound mp3 files reach 0.05
+
+
+def _claimed_wav_bytes(path: Path) -> int:
+    """How long a RIFF header says its file is; 0 for other files and for streams, whose writers fill in 0 or 2^31..."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head[:4] != b"RIFF":
+        return 0
+    claimed = int.from_bytes(head[4:8], "little") + 8
+    return claimed if claimed < 0x7FFF0000 else 0
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[soundfile.SoundFile]:
+    """The file opened for decoding; everything that can go wrong while it is open becomes an error naming the file."""
+    path = Path(path)
+    if not path.is_file():
+        what = "is a folder, not an audio file" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{path} {what}; correct the path (a manifest's paths are relative to the manifest)")
+    size = path.stat().st_size
+    if size == 0:
+        raise ValueError(f"{path} is empty (0 bytes); fetch it again or take it out of the manifest")
+    try:
+        with soundfile.SoundFile(path) as file:
+            bytes_each_second = max(1, size / max(1, file.frames) * file.samplerate)
+            if _claimed_wav_bytes(path) - size > TOLERANCE * bytes_each_second:
+                raise _cut_off(path, f"{size} bytes of {_claimed_wav_bytes(path)}")
+            yield file
+    except soundfile.LibsndfileError as error:
+        reason = error.error_string.strip() or "unknown format"
+        raise ValueError(
+            f"{path} does not decode as audio ({reason}): it is cut off, damaged or no audio file; "
+            "fetch it again, convert it to wav, flac, mp3 or ogg, or take it out of the manifest"
+        ) from error
+
+
+def _cut_off(path: Path, found: str) -> ValueError:
+    return ValueError(f"{path} is cut off: {found} are there; fetch it again or take it out of the manifest")
+
+
+def _span(file: soundfile.SoundFile, offset: float, duration: float | None) -> tuple[int, int]:
+    """First frame and number of frames of the cut, at the file's own rate."""
+    if not 0 <= offset < math.inf or (duration is not None and not 0 < duration < math.inf):
+        raise ValueError(f"{file.name}: offset {offset} s and duration {duration} s need offset >= 0 and duration > 0")
+    rate, start = file.samplerate, round(offset * file.samplerate)
+    frames = file.frames - start if duration is None else round(duration * rate)
+    if start > 0 and (start >= file.frames or start + frames - file.frames > TOLERANCE * rate):
+        raise ValueError(
+            f"{file.name} is {file.frames / rate:.2f} s long, but a cut from {offset:.2f} s "
+            f"to {(start + frames) / rate:.2f} s is asked for; correct offset and duration in the manifest"
+        )
+    return start, min(frames, file.frames - start)
+
+
+def _decoded(file: soundfile.SoundFile, offset: float, duration: float | None) -> Tensor:
+    """(frames, channels) float32 of the cut; an error where the file holds less than it says or nothing at all.
+
+    An mp3 is decoded from its start: each frame borrows bits from those before, and after a seek some files decode to
+    silence. Many cuts out of hours of mp3 are therefore slow; flac has no such trouble.
+    """
+    start, frames = _span(file, offset, duration)
+    decode_first = start if file.format == "MP3" else 0
+    file.seek(start - decode_first)
+    samples = torch.from_numpy(file.read(decode_first + frames, dtype="float32", always_2d=True))[decode_first:]
+    if frames - len(samples) > TOLERANCE * file.samplerate:
+        raise _cut_off(file.name, f"{len(samples) / file.samplerate:.2f} s of {frames / file.samplerate:.2f} s")
+    if samples.numel() == 0:
+        raise ValueError(f"{file.name} holds no samples: it is empty or cut off; take it out of the manifest")
+    return samples
+
+
+def read_audio(
+    path: str | Path, sample_rate: int = 16000, offset: float = 0.0, duration: float | None = None
+) -> Tensor:
+    """Decodes a clip or a cut of it.
+
+    Args:
+        path: wav, flac, mp3, ogg or whatever else libsndfile knows.
+        sample_rate: of the result, Hz.
+        offset: where the cut starts, seconds.
+        duration: of the cut, seconds; None: to the end. Of a cut from the start it is only an upper limit, because
+            manifests often give rounded or estimated durations of whole clips.
+
+    Returns:
+        (samples,) float32, ``ceil(frames * sample_rate / own rate)`` samples, in [-1, 1] but for what mp3 decoding and
+        resampling overshoot.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is empty, cut off, damaged or no audio, holds NaN or infinity, or the cut lies outside.
+    """
+    with _opened(path) as file:
+        samples, rate = _decoded(file, offset, duration), file.samplerate
+    if not torch.isfinite(samples).all():
+        raise ValueError(f"{path} holds samples that are NaN or infinite; export it again or take it out")
+    signal = samples.mean(dim=1)
+    if rate != sample_rate:
+        signal = torchaudio.functional.resample(signal, rate, sample_rate)
+    return signal
+
+
+def audio_duration(path: str | Path) -> float:
+    """Seconds of audio that the file's header states, without decoding it; the same errors as ``read_audio``."""
+    with _opened(path) as file:
+        if file.frames == 0:
+            raise ValueError(f"{path} holds no samples: it is empty or cut off; take it out of the manifest")
+        return file.frames / file.samplerate
+
+
+def change_speed(signal: Tensor, speed: float) -> Tensor:
+    """Plays a waveform faster or slower by resampling, so that pitch and length change together.
+
+    ``speed`` 1.1 is faster, higher and shorter: (samples,) becomes (ceil(samples / speed),). NeMo's rate means the
+    opposite: there 1.1 is *longer*. Speeds count in hundredths, which keeps the resampling filter small; 1.0 returns
+    the signal itself.
+
+    Raises:
+        ValueError: for a speed that is not positive, or too far from 1 to leave speech (outside 0.1 to 10).
+    """
+    if not 0.1 <= speed <= 10.0:
+        raise ValueError(f"speed must be between 0.1 and 10, got {speed}; speech wants 0.9 to 1.1")
+    percent = round(100 * speed)
+    divisor = math.gcd(percent, 100)
+    if percent == 100:
+        return signal
+    return torchaudio.functional.resample(signal, percent // divisor, 100 // divisor)

@@ -1,0 +1,175 @@
+"""read_audio, audio_duration, change_speed: generated sounds, sines as the judge, every kind of bad file."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from quartznet.audio import audio_duration, change_speed, read_audio
+
+
+def tone(hertz: float = 440.0, seconds: float = 1.0, rate: int = 16000) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def write(path: Path, samples: np.ndarray, rate: int = 16000, subtype: str | None = None) -> Path:
+    soundfile.write(path, samples, rate, subtype=subtype)
+    return path
+
+
+def cut(path: Path, share: float) -> Path:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    return path
+
+
+def test_integer_samples_are_divided_by_their_full_scale(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", np.array([0, 16384, -32768, 32767], dtype=np.int16))
+    assert read_audio(path).tolist() == [0.0, 0.5, -1.0, 32767 / 32768]
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", np.array([[16384, 0], [-8192, 8192]], dtype=np.int16))
+    assert read_audio(path).tolist() == [0.25, 0.0]
+
+
+@pytest.mark.parametrize(("kind", "tolerance"), [("wav", 1e-4), ("flac", 1e-4), ("mp3", 0.02), ("ogg", 0.02)])
+def test_every_format_gives_the_tone_back(tmp_path: Path, kind: str, tolerance: float) -> None:
+    path = write(tmp_path / f"a.{kind}", tone())
+    signal = read_audio(path)
+    assert signal.dtype == torch.float32 and signal.shape == (16000,)
+    # mp3 and ogg lose a little, and more at the two ends
+    assert np.abs(signal.numpy() - tone())[1000:-1000].max() < tolerance
+    assert audio_duration(path) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
+def test_resampling_keeps_the_tone(tmp_path: Path, rate: int) -> None:
+    path = write(tmp_path / "a.wav", tone(rate=rate), rate, "FLOAT")
+    signal = read_audio(path).numpy()
+    assert len(signal) == 16000
+    # a windowed sinc of finite width: within 0.5 % of full scale in the middle of the clip
+    assert np.abs(signal - tone())[500:-500].max() < 5e-3
+
+
+def test_length_is_rounded_up(tmp_path: Path) -> None:
+    assert len(read_audio(write(tmp_path / "a.wav", np.zeros(100, np.float32), 48000))) == 34
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "ogg"])
+def test_a_cut_equals_the_slice(tmp_path: Path, kind: str) -> None:
+    path = write(tmp_path / f"a.{kind}", tone(200.0, 2.0))
+    whole, part = read_audio(path), read_audio(path, offset=0.5, duration=0.25)
+    torch.testing.assert_close(part, whole[8000:12000], atol=1e-6, rtol=0)
+    assert len(read_audio(path, offset=1.5)) == len(whole) - 24000
+
+
+def test_a_duration_a_little_too_long_is_cut_at_the_end(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", tone())
+    assert len(read_audio(path, offset=0.5, duration=0.55)) == 8000
+    assert len(read_audio(path, duration=9.0)) == 16000
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no\.wav does not exist; correct the path"):
+        read_audio(tmp_path / "no.wav")
+    with pytest.raises(FileNotFoundError, match="is a folder, not an audio file"):
+        audio_duration(tmp_path)
+
+
+def test_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    with pytest.raises(ValueError, match=r"a\.wav is empty \(0 bytes\); fetch it again"):
+        read_audio(tmp_path / "a.wav")
+
+
+def test_not_audio(tmp_path: Path) -> None:
+    (tmp_path / "a.mp3").write_text("<html>404 not found</html>" * 20)
+    with pytest.raises(ValueError, match=r"a\.mp3 does not decode as audio \(.+\): it is cut off, damaged or no audio"):
+        read_audio(tmp_path / "a.mp3")
+    with pytest.raises(ValueError, match="does not decode as audio"):
+        audio_duration(tmp_path / "a.mp3")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("wav", r"a\.wav is cut off: \d+ bytes of 64044 are there"),
+        ("flac", r"a\.flac does not decode as audio"),
+        ("mp3", r"a\.mp3 is cut off: .+ s of 2\.\d+ s are there"),
+        ("ogg", r"a\.ogg holds no samples: it is empty or cut off"),
+    ],
+)
+def test_half_a_file_is_an_error_and_not_a_shorter_clip(tmp_path: Path, kind: str, message: str) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 32000)
+    with pytest.raises(ValueError, match=message):
+        read_audio(cut(write(tmp_path / f"a.{kind}", noise), 0.5))
+
+
+def test_a_streamed_wav_whose_header_promises_the_largest_size_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", tone())
+    content = bytearray(path.read_bytes())
+    content[4:8] = content[40:44] = b"\xff\xff\xff\xff"
+    path.write_bytes(content)
+    assert len(read_audio(path)) == 16000
+
+
+def test_no_samples(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", np.zeros(0, np.float32))
+    with pytest.raises(ValueError, match=r"a\.wav holds no samples"):
+        read_audio(path)
+    with pytest.raises(ValueError, match=r"a\.wav holds no samples"):
+        audio_duration(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_samples_that_are_no_numbers(tmp_path: Path, value: float) -> None:
+    samples = tone()
+    samples[77] = value
+    with pytest.raises(ValueError, match=r"a\.wav holds samples that are NaN or infinite"):
+        read_audio(write(tmp_path / "a.wav", samples, subtype="FLOAT"))
+
+
+@pytest.mark.parametrize(
+    ("offset", "duration", "message"),
+    [
+        (-1.0, None, r"offset -1.0 s and duration None s need offset >= 0"),
+        (0.0, 0.0, r"duration 0.0 s need .* duration > 0"),
+        (float("nan"), None, r"offset nan s"),
+        (2.0, None, r"a\.wav is 1\.00 s long, but a cut from 2\.00 s"),
+        (0.5, 1.0, r"is 1\.00 s long, but a cut from 0\.50 s to 1\.50 s is asked for; correct offset"),
+    ],
+)
+def test_impossible_cuts(tmp_path: Path, offset: float, duration: float | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_audio(write(tmp_path / "a.wav", tone()), offset=offset, duration=duration)
+
+
+@pytest.mark.parametrize("speed", [0.9, 0.97, 1.1, 1.25])
+def test_speed_changes_length_and_pitch_together(speed: float) -> None:
+    faster = change_speed(torch.from_numpy(tone(400.0)), speed)
+    assert len(faster) == -(-16000 * 100 // round(100 * speed))
+    expected = tone(400.0 * speed)[: len(faster)]
+    middle = slice(200, min(len(faster), len(expected)) - 200)
+    assert np.abs(faster.numpy()[middle] - expected[middle]).max() < 5e-3
+
+
+def test_speed_one_returns_the_signal_itself() -> None:
+    signal = torch.randn(50)
+    assert change_speed(signal, 1.0) is signal
+
+
+@pytest.mark.parametrize("speed", [0.0, -1.0, float("nan"), 50.0])
+def test_impossible_speeds(speed: float) -> None:
+    with pytest.raises(ValueError, match=r"speed must be between 0\.1 and 10, got"):
+        change_speed(torch.zeros(10), speed)
+
+
+def test_real_clips_decode_to_their_stated_durations(shared: Path) -> None:
+    clips = sorted((shared / "corpora").glob("*/*/clips/*.mp3"))[::25]
+    assert len(clips) >= 10
+    for path in clips:
+        # an mp3 header counts the decoder's delay, up to two frames of 1152 samples
+        assert abs(len(read_audio(path)) / 16000 - audio_duration(path)) < 0.1
