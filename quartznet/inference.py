@@ -1,0 +1,90 @@
+"""A trained network in its fastest form for evaluation: batch norms folded into convolutions, fewer masks, bf16.
+
+In evaluation a batch norm is a fixed scale and shift for every channel, so it vanishes into the convolution before it::
+
+    norm(W x) = s W x + t,    s = weight / sqrt(running_var + eps),    t = bias - s running_mean
+
+The mask before a pointwise convolution goes too: that convolution does not mix time, so what it makes of padding stays
+in the padding, and the next depthwise convolution masks again. Where no utterance is padded there is no mask at all.
+"""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quartznet.layers import Conv, SubBlock, output_length, shuffle_channels, time_mask
+
+
+def folded_weights(conv: Conv, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the convolution that equals ``norm(conv(x))`` in evaluation."""
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    return conv.weight * scale[:, None, None, None], norm.bias - scale * norm.running_mean
+
+
+class FoldedSubBlock(nn.Module):
+    """A ``SubBlock`` whose batch norm lies in its last convolution."""
+
+    def __init__(self, layer: SubBlock):
+        super().__init__()
+        last = layer.pointwise if layer.separable else layer.conv
+        self.depthwise = layer.depthwise if layer.separable else None
+        self.stride, self.groups = layer.stride, layer.groups
+        self.step = (1, 1 if layer.separable else layer.stride)
+        self.padding, self.dilation = (0, last.padding), (1, last.dilation)
+        weight, bias = folded_weights(last, layer.norm)
+        self.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
+        self.bias = nn.Parameter(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, in_channels, 1, time)``, zero where padded -> ``(batch, out_channels, 1, time')``."""
+        x = x if self.depthwise is None else self.depthwise(x)
+        x = F.conv2d(x, self.weight, self.bias, self.step, self.padding, self.dilation, self.groups)
+        return x if self.groups == 1 else shuffle_channels(x, self.groups)
+
+
+class FoldedBlock(nn.Module):
+    """A ``Block`` of folded sub-blocks; the call and the shapes are the same."""
+
+    def __init__(self, block: nn.Module):
+        super().__init__()
+        self.config, self.masked = block.config, block.masked
+        self.layers = nn.ModuleList(FoldedSubBlock(layer) for layer in block.layers)
+        self.residual = None if block.residual is None else FoldedSubBlock(block.residual)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        x = self._mask(x, lengths)
+        inputs = x
+        for index, layer in enumerate(self.layers):
+            x = layer(x if index == 0 else self._mask(x, lengths))
+            lengths = output_length(lengths, layer.stride)
+            if index == len(self.layers) - 1 and self.residual is not None:
+                x += self.residual(inputs)
+            x = F.relu_(x)
+        return x, lengths
+
+    def _mask(self, x: Tensor, lengths: Tensor) -> Tensor:
+        # A look at the lengths is free on a CPU; on a GPU it would wait for the device, so there the mask is always on.
+        if not self.masked or (x.device.type == "cpu" and int(lengths.min()) >= x.shape[3]):
+            return x
+        return x * time_mask(lengths, x.shape[3], x.dtype)
+
+
+def fold(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy of a ``QuartzNet`` with every block folded, weights in ``dtype``; the front end stays in fp32.
+
+    Raises:
+        ValueError: for a dtype other than float32, bfloat16 or, on a GPU, float16.
+    """
+    allowed = [torch.float32, torch.bfloat16] + ([torch.float16] if model.device.type == "cuda" else [])
+    if dtype not in allowed:
+        names = ", ".join(str(item).removeprefix("torch.") for item in allowed)
+        raise ValueError(f"for_inference takes {names} on {model.device.type}, got {dtype}")
+    if any(isinstance(block, FoldedBlock) for block in model.encoder.blocks):
+        raise ValueError("this model is already in its inference form; call for_inference on the original")
+    fast = copy.deepcopy(model).eval()
+    fast.encoder.blocks = nn.ModuleList(FoldedBlock(block) for block in fast.encoder.blocks)
+    fast.encoder.to(dtype)
+    fast.decoder.to(dtype)
+    return fast.requires_grad_(False)

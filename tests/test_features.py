@@ -1,0 +1,110 @@
+"""The front end: filterbank, frame counts, normalisation by hand; invariants of a padded batch; rules against NeMo in
+``test_nemo_golden.py``."""
+
+import math
+
+import pytest
+import torch
+
+from quartznet.config import FeatureConfig
+from quartznet.features import LogMel, frame_counts, hertz_to_mel, mel_filterbank, mel_to_hertz
+
+RULES = ("0.x", "1.x", "2.5")
+
+
+def front_end(**settings: object) -> LogMel:
+    return LogMel(FeatureConfig(**settings)).eval()
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [(16000, (100, 101, 100)), (16037, (101, 101, 100)), (160, (1, 2, 1)), (161, (2, 2, 1)), (0, (0, 1, 0))],
+)
+def test_frame_counts_of_the_three_rules(samples: int, expected: tuple[int, ...]) -> None:
+    counts = tuple(int(frame_counts(torch.tensor([samples]), FeatureConfig(rule=rule))) for rule in RULES)
+    assert counts == expected
+
+
+def test_mel_scale_by_hand() -> None:
+    hertz = torch.tensor([0.0, 200.0, 1000.0, 6400.0], dtype=torch.double)
+    torch.testing.assert_close(hertz_to_mel(hertz), torch.tensor([0.0, 3.0, 15.0, 42.0], dtype=torch.double))
+    torch.testing.assert_close(mel_to_hertz(hertz_to_mel(hertz)), hertz)
+
+
+def test_filterbank_is_torchaudios() -> None:
+    import torchaudio
+
+    theirs = torchaudio.functional.melscale_fbanks(257, 0.0, 8000.0, 64, 16000, norm="slaney", mel_scale="slaney")
+    bank = mel_filterbank(FeatureConfig())
+    assert bank.shape == (64, 257)
+    # torchaudio computes in fp32, ours in fp64
+    torch.testing.assert_close(bank, theirs.T, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_valid_frames_are_normalised_and_the_rest_is_zero(rule: str) -> None:
+    signal, lengths = torch.randn(2, 8000) * 0.1, torch.tensor([8000, 5003])
+    signal[1, 5003:] = 0.0
+    features, frames = front_end(rule=rule)(signal, lengths)
+    assert features.shape == (2, 64, 64) and features.dtype == torch.float32
+    for row, count in zip(features, frames.tolist(), strict=True):
+        torch.testing.assert_close(row[:, :count].mean(1), torch.zeros(64), atol=1e-5, rtol=0)
+        torch.testing.assert_close(row[:, :count].std(1), torch.ones(64), atol=1e-3, rtol=0)
+        assert not row[:, count:].any()
+
+
+def test_rule_2_5_does_not_depend_on_the_batch() -> None:
+    signal = torch.randn(1, 8000) * 0.1
+    alone, frames = front_end(rule="2.5", pad_to=0)(signal, torch.tensor([8000]))
+    padded, _ = front_end(rule="2.5", pad_to=0)(torch.cat([signal, torch.zeros(1, 3000)], 1), torch.tensor([8000]))
+    torch.testing.assert_close(padded[:, :, : int(frames)], alone[:, :, : int(frames)], atol=1e-5, rtol=1e-5)
+
+
+def test_all_steps_of_one_frame_by_hand() -> None:
+    """The middle frame of a short clip, from the definition: pre-emphasis, window, DFT, mel, logarithm."""
+    config = FeatureConfig(rule="2.5", normalize="none", pad_to=0)
+    signal = torch.randn(1, 1600, dtype=torch.double) * 0.1
+    features, _ = front_end(rule="2.5", normalize="none", pad_to=0)(signal.float(), torch.tensor([1600]))
+    emphasised = signal[0].clone()
+    emphasised[1:] -= 0.97 * signal[0, :-1]
+    start = 5 * 160 - 160  # the window of 320 is centred on sample 5 x 160
+    window = torch.tensor([0.5 - 0.5 * math.cos(2 * math.pi * n / 319) for n in range(320)], dtype=torch.double)
+    spectrum = torch.fft.rfft(emphasised[start : start + 320] * window, n=512)
+    expected = torch.log(mel_filterbank(config).double() @ spectrum.abs().square() + 2.0**-24)
+    torch.testing.assert_close(features[0, :, 5].double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_dither_is_for_training_only() -> None:
+    module, signal, lengths = front_end(), torch.randn(1, 4000) * 0.1, torch.tensor([4000])
+    torch.testing.assert_close(module(signal, lengths), module(signal, lengths), rtol=0, atol=0)
+    module.train()
+    assert not torch.equal(module(signal, lengths)[0], module(signal, lengths)[0])
+
+
+def test_fp32_under_autocast() -> None:
+    module, signal, lengths = front_end(), torch.randn(2, 4000) * 0.1, torch.tensor([4000, 4000])
+    expected, _ = module(signal, lengths)
+    with torch.autocast("cpu", torch.bfloat16):
+        features, _ = module(signal, lengths)
+    torch.testing.assert_close(features, expected, rtol=0, atol=0)
+
+
+def test_other_normalisations() -> None:
+    signal, lengths = torch.randn(1, 8000) * 0.1, torch.tensor([8000])
+    features, frames = front_end(normalize="all_features")(signal, lengths)
+    valid = features[0, :, : int(frames)]
+    torch.testing.assert_close(torch.stack([valid.mean(), valid.std()]), torch.tensor([0.0, 1.0]), atol=1e-4, rtol=0)
+
+
+def test_single_frame_is_finite() -> None:
+    features, frames = front_end(rule="2.5")(torch.randn(1, 200) * 0.1, torch.tensor([200]))
+    assert frames.tolist() == [1] and features.isfinite().all()
+
+
+def test_bad_input_is_refused() -> None:
+    with pytest.raises(ValueError, match="give a single clip as"):
+        front_end()(torch.zeros(4000), torch.tensor([4000]))
+    with pytest.raises(ValueError, match="too short; the front end needs 257"):
+        front_end(rule="0.x")(torch.zeros(1, 200), torch.tensor([200]))
+    with pytest.raises(ValueError, match="has no frame; leave empty clips out"):
+        front_end()(torch.zeros(2, 4000), torch.tensor([4000, 100]))
