@@ -152,6 +152,9 @@ def test_errors_inside_a_list_of_blocks() -> None:
         (DataSettings, {"max_batch": 0}, "max_batch >= 1"),
         (TrainSettings, {"precision": "fp8"}, "precision must be"),
         (TrainSettings, {"ema": 1.0}, r"ema must be in \[0, 1\)"),
+        (TrainSettings, {"log_every": 0}, "log_every must be at least 1"),
+        (TrainSettings, {"save_every": 0.0}, "save_every above 0"),
+        (TrainSettings, {"evaluate_steps": 0}, "evaluate_steps must be at least 1, got 0"),
         (TrainSettings, {"steps": 0}, "must be at least 1, got epochs 50, steps 0"),
     ],
 )
