@@ -218,7 +218,10 @@ class TrainSettings:
     ema: float = 0.0  # decay of the averaged weights; 0: off
     sync_batchnorm: bool = False
     evaluate_every: int = 1  # epochs
+    evaluate_steps: int | None = None  # steps; takes the place of evaluate_every
+    save_every: float = 10.0  # minutes between two copies of last.pt; it is also saved after every evaluation
     keep_best: int = 3
+    max_bad_steps: int = 10  # steps in a row without a finite loss after which the run stops
     log_every: int = 10  # steps
     allow_char_loss: bool = False
     optim: OptimSettings = field(default_factory=OptimSettings)
@@ -231,6 +234,12 @@ class TrainSettings:
             raise ValueError(f"precision must be auto, fp32, bf16 or fp16, got {self.precision!r}")
         if not 0.0 <= self.ema < 1.0:
             raise ValueError(f"ema must be in [0, 1), got {self.ema}")
+        if min(self.evaluate_every, self.max_bad_steps, self.keep_best, self.log_every) < 1 or self.save_every <= 0:
+            raise ValueError(
+                "evaluate_every, max_bad_steps, keep_best and log_every must be at least 1 and save_every above 0"
+            )
+        if self.evaluate_steps is not None and self.evaluate_steps < 1:
+            raise ValueError(f"evaluate_steps must be at least 1, got {self.evaluate_steps}")
         if self.epochs < 1 or (self.steps is not None and self.steps < 1):
             raise ValueError(f"epochs and steps must be at least 1, got epochs {self.epochs}, steps {self.steps}")
 

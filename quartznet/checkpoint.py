@@ -1,0 +1,161 @@
+"""Our checkpoint: one file that rebuilds its network, and, inside ``train``, everything that continues its training.
+
+``{"format": "quartznet-1", "model_config": {...}, "weights": {...}, "lang": "es", "train": {...}}``. Only tensors and
+plain Python values are inside, so ``torch.load(weights_only=True)`` reads it and a foreign file cannot run code.
+
+A file is written under a temporary name, flushed to the disk and then renamed: whoever opens ``last.pt`` sees the old
+one or the new one, never half of one, even when the power fails. The surprise: random number generators belong here
+too. Without them a resumed run is a different run.
+"""
+
+import os
+import pickle
+import random
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy
+import torch
+
+from quartznet.config import ModelConfig, from_dict
+from quartznet.model import QuartzNet
+
+FORMAT = "quartznet-1"
+
+
+def replace_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Lets ``write`` fill ``path``.tmp and renames it to ``path``; after an error the old ``path`` is untouched."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_checkpoint(path: str | Path, payload: dict) -> None:
+    """Writes ``payload`` with the format's name; atomic, see above."""
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            torch.save({"format": FORMAT, **payload}, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    replace_atomically(Path(path), write)
+
+
+def copy_checkpoint(source: str | Path, target: str | Path) -> None:
+    """``target`` becomes a second name of the file ``source``, or a copy where the disk knows no hard links."""
+
+    def write(temporary: Path) -> None:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+    replace_atomically(Path(target), write)
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """A file as it is; of a run folder its best.pt, or last.pt before the first evaluation.
+
+    Raises:
+        FileNotFoundError: there is no such file, or the folder has no checkpoint.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = [path / name for name in ("best.pt", "last.pt") if (path / name).is_file()]
+        if not found:
+            raise FileNotFoundError(f"{path} has no best.pt and no last.pt; give a run folder of train.py or a file")
+        return found[0]
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {path}; give the path of a .pt file or of a run folder")
+    return path
+
+
+def is_checkpoint(path: str | Path) -> bool:
+    """Whether ``path`` is a checkpoint of ours, of any version, or a run folder; reads no weights."""
+    path = Path(path)
+    if path.is_dir():
+        return (path / "best.pt").is_file() or (path / "last.pt").is_file()
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        return False
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, pickle.UnpicklingError, ValueError):
+        return False
+    return isinstance(payload, dict) and str(payload.get("format")).startswith("quartznet-")
+
+
+def load_checkpoint(path: str | Path) -> dict:
+    """Reads a file of ``save_checkpoint``, or a run folder's; all tensors on the CPU.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, is not a checkpoint of ours, or is of a later format.
+    """
+    path = find_checkpoint(path)
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, OSError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint, it may be damaged or of another kind: {reason}"
+        ) from error
+    found = payload.get("format") if isinstance(payload, dict) else None
+    if found != FORMAT:
+        hint = "update this program" if str(found).startswith("quartznet-") else "open it with quartznet.load_model"
+        raise ValueError(f"{path} is not a {FORMAT} checkpoint (format: {found}); {hint}")
+    return payload
+
+
+def model_from_checkpoint(path: str | Path) -> QuartzNet:
+    """The network of a checkpoint, on the CPU, in evaluation mode.
+
+    Raises:
+        ValueError: see ``load_checkpoint``; also when weights are missing, left over or of the wrong shape.
+    """
+    payload = load_checkpoint(path)
+    missing = [key for key in ("model_config", "weights") if key not in payload]
+    if missing:
+        raise ValueError(f"{path} has no {' and no '.join(missing)}, so no network can be built from it")
+    model = QuartzNet(from_dict(ModelConfig, payload["model_config"], "model_config."))
+    try:
+        model.load_state_dict(payload["weights"])
+    except RuntimeError as error:
+        raise ValueError(f"{path}: weights and model_config contradict each other: {error}") from error
+    return model.eval()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Random number generators
+
+
+def random_state(generator: torch.Generator) -> dict:
+    """The state of Python's, NumPy's and PyTorch's generators and of ``generator``, as tensors and plain values."""
+    version, integers, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = numpy.random.get_state()
+    return {
+        "python": [version, list(integers), gauss],
+        "numpy": [str(kind), torch.from_numpy(keys.astype("int64")), int(position), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "generator": generator.get_state(),
+    }
+
+
+def restore_random_state(state: dict, generator: torch.Generator) -> None:
+    """Puts all generators back to where ``random_state`` found them."""
+    version, integers, gauss = state["python"]
+    random.setstate((version, tuple(integers), gauss))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    numpy.random.set_state((kind, keys.numpy().astype("uint32"), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+    generator.set_state(state["generator"])

@@ -1,0 +1,48 @@
+"""Ctrl-C and SIGTERM as a request: the loop finishes its step, saves, and ends; a second one aborts at once.
+
+The surprise: a terminal sends Ctrl-C to the loader's worker processes too, which would die and take the run with them.
+``ignore_in_worker`` is for ``DataLoader(worker_init_fn=...)``: the main process alone decides when to stop.
+"""
+
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def ignore_in_worker(_worker: int) -> None:
+    """Makes a loader process deaf to the signals that the training process handles."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+class Interrupt:
+    """``with Interrupt() as interrupt:`` then ask ``interrupt.requested()``; ``interrupt.signal`` tells which came."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._previous: dict[int, object] = {}
+
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self.signal is not None
+
+    def __enter__(self) -> "Interrupt":
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+            self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._restore()
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        self.signal = number
+        self._restore()
+        os.write(2, b"\nfinishing this step, then saving; a second signal aborts at once\n")
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}

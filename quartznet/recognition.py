@@ -1,0 +1,105 @@
+"""What the training loop needs to know about speech recognition: the loss of a batch, and the score of a data set.
+
+``recognition_loss`` is features -> masks -> network -> CTC, one loss for each utterance. ``recognise`` runs the network
+over batches and keeps one ``Transcript`` for each clip; every rate is computed from those rows, so the number printed
+while training and the number of evaluate.py come from the same lines.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from quartznet import distributed
+from quartznet.augment import augment_features
+from quartznet.batch import Batch
+from quartznet.config import AugmentSettings
+from quartznet.ctc import ctc_losses, greedy_decode
+from quartznet.engine import DevResult
+from quartznet.metrics import error_counts, total
+from quartznet.model import QuartzNet
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """One evaluated clip."""
+
+    name: str
+    reference: str
+    hypothesis: str
+    loss: float  # CTC, nats for the whole utterance; infinite where the text is too long for its frames
+
+
+def recognition_loss(augment: AugmentSettings) -> Callable[[QuartzNet, Batch, torch.Generator], Tensor]:
+    """The loss function of training: ``(model, batch, generator)`` -> CTC losses ``(batch,)``, fp32."""
+
+    def loss(model: QuartzNet, batch: Batch, generator: torch.Generator) -> Tensor:
+        features, lengths = model.features(batch.signal, batch.signal_lengths)
+        if model.training:
+            features = augment_features(features, lengths, augment, generator)
+        log_probs, lengths = model.forward_features(features, lengths)
+        return ctc_losses(log_probs, lengths, batch.targets, batch.target_lengths, model.alphabet.blank)
+
+    return loss
+
+
+@torch.inference_mode()
+def recognise_batch(model: QuartzNet, batch: Batch) -> list[Transcript]:
+    """Greedy transcripts and losses of one batch that is on the model's device."""
+    log_probs, lengths = model(batch.signal, batch.signal_lengths)
+    blank = model.alphabet.blank
+    losses = ctc_losses(log_probs, lengths, batch.targets, batch.target_lengths, blank, zero_infinity=False).tolist()
+    hypotheses = greedy_decode(log_probs, lengths, model.alphabet)
+    return list(map(Transcript, batch.names, batch.texts, hypotheses, losses))
+
+
+def recognise(
+    model: QuartzNet, batches: Iterable[Batch], should_stop: Callable[[], bool] = lambda: False
+) -> tuple[list[Transcript], list[str]]:
+    """All clips of ``batches`` in evaluation mode, and one message for each clip that failed to load.
+
+    Stops early, with the rows so far, when ``should_stop()`` says so. The model's mode is put back.
+    """
+    was_training = model.training
+    model.eval()
+    rows, skipped = [], []
+    for batch in batches:
+        skipped += batch.skipped
+        if len(batch):
+            rows += recognise_batch(model, batch.to(model.device))
+        if should_stop():
+            break
+    model.train(was_training)
+    return rows, skipped
+
+
+def mean_loss(rows: Sequence[Transcript]) -> float:
+    """Mean over the rows whose loss is finite; NaN without any."""
+    losses = [row.loss for row in rows if math.isfinite(row.loss)]
+    return sum(losses) / len(losses) if losses else math.nan
+
+
+def summarise(rows: Sequence[Transcript], examples: int = 5) -> DevResult:
+    """Corpus rates of ``rows`` and the first few pairs, by name."""
+    rows = sorted(rows, key=lambda row: row.name)
+    pairs = [(row.reference, row.hypothesis) for row in rows]
+    wer, cer = (total(error_counts(*zip(*pairs, strict=True), unit)).rate for unit in ("word", "character"))
+    return DevResult(mean_loss(rows), wer, cer, pairs[:examples])
+
+
+def evaluator(
+    batches: Iterable[Batch], report_skipped: Callable[[list[str]], None]
+) -> Callable[[QuartzNet, Callable[[], bool]], DevResult | None]:
+    """The evaluation function of training: rows of all ranks together; ``None`` when a stop was asked for."""
+
+    def evaluate(model: QuartzNet, should_stop: Callable[[], bool]) -> DevResult | None:
+        rows, skipped = recognise(model, batches, should_stop)
+        report_skipped(skipped)
+        parts = distributed.gather((rows, should_stop()))
+        if any(stopped for _, stopped in parts):
+            return None
+        return summarise([row for part, _ in parts for row in part])
+
+    return evaluate

@@ -1,0 +1,175 @@
+"""What a run tells while it trains: metrics.jsonl, TensorBoard, a progress bar. Only rank 0 writes.
+
+metrics.jsonl holds one JSON object a line: ``{"kind": "train", "step", "epoch", "loss", "lr", "grad_norm",
+"audio_seconds_per_second", "seconds", "audio_hours"}`` every ``log_every`` steps, ``{"kind": "dev", "step", "epoch",
+"loss", "wer", "cer", "seconds"}`` after each evaluation, ``{"kind": "skipped", "step", "reason", "clips"}`` for a step
+that was left out. ``seconds`` is training time since step 0, over all resumptions.
+
+The surprise: a resumed run first deletes the lines written after the checkpoint that it continues from; otherwise those
+steps would stand there twice.
+"""
+
+import json
+import logging
+import math
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+from quartznet import distributed
+from quartznet.checkpoint import replace_atomically
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Window:
+    """Sums since the last line of the log."""
+
+    loss: float = 0.0
+    utterances: float = 0.0
+    audio_seconds: float = 0.0
+    started: float = 0.0  # time.monotonic()
+
+    def mean_loss(self) -> float:
+        return self.loss / self.utterances if self.utterances else math.nan
+
+
+def truncate_metrics(path: Path, last_step: int) -> None:
+    """Drops the records after ``last_step``, and a last line that a crash left unfinished."""
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if record["step"] <= last_step:
+            kept.append(line)
+    replace_atomically(path, lambda temporary: temporary.write_text("".join(kept), encoding="utf-8"))
+
+
+class RunLog:
+    """Receives every step and every evaluation; a context manager that closes its files."""
+
+    def __init__(self, out: Path, first_step: int, total_steps: int) -> None:
+        """Opens the files of the run folder ``out``; a run that continues gives the steps already done."""
+        self.window = Window(started=time.monotonic())
+        self.total_steps = total_steps
+        self.out = out
+        self.wer = math.nan
+        self.writer = self.bar = None
+        self.skipped_clips: set[str] = set()
+        if not distributed.is_main():
+            return
+        from torch.utils.tensorboard import SummaryWriter  # slow to import, and only rank 0 needs it
+
+        truncate_metrics(out / "metrics.jsonl", first_step)
+        self.writer = SummaryWriter(str(out / "tensorboard"), purge_step=first_step + 1)
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=total_steps, initial=first_step, unit="step", dynamic_ncols=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def add(self, loss: float, utterances: float, audio_seconds: float, left_out: bool) -> None:
+        """Counts one step: the sum of its losses, over how many utterances, of how many seconds of audio.
+
+        The loss of a step that was left out is not counted.
+        """
+        if not left_out:
+            self.window.loss += loss
+            self.window.utterances += utterances
+        self.window.audio_seconds += audio_seconds
+        if self.bar is not None:
+            self.bar.update()
+
+    def train(self, step: int, epoch: int, lr: float, grad_norm: float, seconds: float, audio_seconds: float) -> None:
+        """Writes the window's means and opens a new window."""
+        elapsed = max(time.monotonic() - self.window.started, 1e-9)
+        loss, speed = self.window.mean_loss(), self.window.audio_seconds / elapsed
+        record = {"kind": "train", "step": step, "epoch": epoch, "loss": loss, "lr": lr, "grad_norm": grad_norm}
+        hours = audio_seconds / 3600
+        self._write({**record, "audio_seconds_per_second": speed, "seconds": seconds, "audio_hours": hours})
+        self._scalars(step, {"train/loss": loss, "train/lr": lr, "train/grad_norm": grad_norm, "train/speed": speed})
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"loss {loss:.3f}, WER {100 * self.wer:.2f} %, {speed:.0f} s/s")
+        else:
+            left = seconds / max(step, 1) * (self.total_steps - step)
+            self._say(
+                f"step {step}/{self.total_steps}  epoch {epoch}  loss {loss:.4f}  lr {lr:.3g}  norm {grad_norm:.3g}  "
+                f"{speed:.0f} s/s  {left / 60:.1f} min left"
+            )
+        self.window = Window(started=time.monotonic())
+
+    def dev(self, record: dict, examples: list[tuple[str, str]]) -> None:
+        """Writes an evaluation and a few (reference, hypothesis) pairs."""
+        self.wer = record["wer"]
+        self._write({"kind": "dev", **record})
+        self._scalars(record["step"], {f"dev/{name}": record[name] for name in ("loss", "wer", "cer")})
+        if self.writer is not None:
+            for index, (reference, hypothesis) in enumerate(examples):
+                self.writer.add_text(f"dev/{index}", f"{reference}  \n{hypothesis}", record["step"])
+        scores = f"WER {100 * record['wer']:.2f} %  CER {100 * record['cer']:.2f} %"
+        self._say(f"step {record['step']}/{self.total_steps}  dev loss {record['loss']:.4f}  {scores}")
+        self.window.started = time.monotonic()
+
+    def skipped_step(self, step: int, reason: str, clips: list[str]) -> None:
+        """Tells that a step was left out, and with which clips it happened."""
+        self._write({"kind": "skipped", "step": step, "reason": reason, "clips": clips})
+        more = f" and {len(clips) - 5} more" if len(clips) > 5 else ""
+        self._say(f"step {step} skipped: {reason}; clips: {', '.join(clips[:5])}{more}", logging.WARNING)
+
+    def clips_left_out(self, messages: list[str]) -> None:
+        """Clips that failed to load: all of them go to skipped.txt, each once, the first five to the screen."""
+        new = [message for message in dict.fromkeys(messages) if message not in self.skipped_clips]
+        if not new:
+            return
+        before = len(self.skipped_clips)
+        self.skipped_clips.update(new)
+        with open(self.out / "skipped.txt", "a", encoding="utf-8") as file:
+            file.writelines(message + "\n" for message in new)
+        for message in new[: max(0, 5 - before)]:
+            self._say(f"clip left out: {message}", logging.WARNING)
+
+    def say(self, message: str) -> None:
+        """One line for the reader, above the progress bar."""
+        self._say(message)
+
+    def close(self) -> None:
+        """Flushes and closes; counts once more what was left out."""
+        if self.skipped_clips:
+            self._say(
+                f"{len(self.skipped_clips)} clips failed to load; see {self.out / 'skipped.txt'}", logging.WARNING
+            )
+        if self.writer is not None:
+            self.writer.close()
+        if self.bar is not None:
+            self.bar.close()
+
+    def _say(self, message: str, level: int = logging.INFO) -> None:
+        if self.bar is not None:
+            self.bar.clear()
+        if distributed.is_main() or level > logging.INFO:
+            logger.log(level, message)
+        if self.bar is not None:
+            self.bar.refresh()
+
+    def _write(self, record: dict) -> None:
+        if not distributed.is_main():
+            return
+        plain = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in record.items()}
+        with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(plain, ensure_ascii=False) + "\n")
+
+    def _scalars(self, step: int, values: dict[str, float]) -> None:
+        if self.writer is not None:
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, step)

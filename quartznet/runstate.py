@@ -1,0 +1,139 @@
+"""Where a run is, and how it is saved and continued: ``last.pt``, ``best.pt`` and the best few.
+
+``last.pt`` holds everything that changes during training, so that the continued run is the same run. ``best.pt`` and
+the files it was chosen from hold weights only (the averaged ones, where there is an average), for use.
+
+The surprise: an optimiser's saved state contains its settings, and loading it would quietly undo the weight decay that
+was given today. The new settings win, and every setting that differs from the saved run is printed.
+"""
+
+import logging
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from quartznet import distributed
+from quartznet.checkpoint import copy_checkpoint, load_checkpoint, random_state, restore_random_state, save_checkpoint
+from quartznet.config import TrainSettings, to_dict
+from quartznet.ema import WeightAverage
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainState:
+    """Where a run is."""
+
+    step: int = 0  # optimiser steps, with those left out
+    epoch: int = 0
+    batch: int = 0  # batches of this epoch already used
+    evaluation_due: bool = False
+    skipped_steps: int = 0  # loss or gradient not finite
+    bad_in_a_row: int = 0
+    scaler_skips: int = 0  # fp16 only, normal
+    seconds: float = 0.0  # by the clock, evaluations counted
+    audio_seconds: float = 0.0  # heard so far, a clip once in every epoch
+    batches_per_epoch: int = 0
+    best: list[list] = field(default_factory=list)  # [wer, step, file name], best first
+    history: list[dict] = field(default_factory=list)  # the evaluations, as in metrics.jsonl
+
+
+@dataclass
+class Training:
+    """All that changes during a run."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    average: WeightAverage | None
+    generator: torch.Generator  # for augmentation, on the CPU
+    state: TrainState
+
+
+def save_last(training: Training, settings: TrainSettings, identity: dict, out: Path) -> None:
+    """``last.pt``: everything. All ranks must call this, rank 0 writes."""
+    distributed.average_buffers(training.model)
+    random_states = distributed.gather(random_state(training.generator))
+    if not distributed.is_main():
+        return
+    train = {
+        "settings": to_dict(settings),
+        "state": asdict(training.state),
+        "optimizer": training.optimizer.state_dict(),
+        "scaler": training.scaler.state_dict(),
+        "average": training.average.state() if training.average is not None else None,
+        "random": random_states,
+    }
+    save_checkpoint(out / "last.pt", {**identity, "weights": training.model.state_dict(), "train": train})
+
+
+def keep_best(training: Training, identity: dict, out: Path, wer: float, number: int) -> None:
+    """Saves the present weights if they are among the ``number`` best, under a name that tells WER and step.
+
+    ``best.pt`` is a second name of the best of them. The worst file goes when there are too many.
+    """
+    state = training.state
+    name = f"wer{100 * wer:.2f}-step{state.step}.pt"
+    ranked = sorted([*(entry for entry in state.best if entry[2] != name), [wer, state.step, name]])
+    state.best, dropped = ranked[:number], ranked[number:]
+    if not distributed.is_main() or dropped == [[wer, state.step, name]]:
+        return
+    score = {"wer": wer, "step": state.step}
+    save_checkpoint(out / name, {**identity, "weights": training.model.state_dict(), "score": score})
+    copy_checkpoint(out / state.best[0][2], out / "best.pt")
+    for _, _, old in dropped:
+        (out / old).unlink(missing_ok=True)
+
+
+def flatten(settings: dict, path: str = "") -> dict[str, object]:
+    """``{"optim": {"lr": 1}}`` -> ``{"optim.lr": 1}``."""
+    flat = {}
+    for key, value in settings.items():
+        flat |= flatten(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
+    return flat
+
+
+def changed_settings(old: dict, new: dict) -> list[str]:
+    """Lines ``optim.lr: 0.001 -> 0.002`` for what differs."""
+    old, new = flatten(old), flatten(new)
+    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in sorted(old | new) if old.get(key) != new.get(key)]
+
+
+def resume(training: Training, settings: TrainSettings, identity: dict, path: Path) -> None:
+    """Continues from ``path``: fills the model, the optimiser and all the rest.
+
+    Raises:
+        ValueError: when the file belongs to another network, alphabet or optimiser, or is not a training checkpoint.
+    """
+    payload = load_checkpoint(path)
+    advice = f"choose another --out, or delete {path} to start again"
+    if "train" not in payload:
+        raise ValueError(f"{path} holds weights only and no training can continue from it; {advice}")
+    old, new = payload.get("model_config"), identity.get("model_config")
+    if old != new:
+        keys = [key for key in sorted({*(old or {}), *(new or {})}) if (old or {}).get(key) != (new or {}).get(key)]
+        raise ValueError(f"{path} is the run of another network: {', '.join(keys)} differ; {advice}")
+    train = payload["train"]
+    if train["settings"]["optim"]["name"] != settings.optim.name:
+        raise ValueError(f"{path} was trained with optim.name {train['settings']['optim']['name']}; {advice}")
+    for line in changed_settings(train["settings"], to_dict(settings)):
+        logger.info("changed since the last run: %s", line)
+    training.model.load_state_dict(payload["weights"])
+    fresh = [
+        {key: value for key, value in group.items() if key != "params"} for group in training.optimizer.param_groups
+    ]
+    training.optimizer.load_state_dict(train["optimizer"])
+    for group, values in zip(training.optimizer.param_groups, fresh, strict=True):
+        group.update(values)  # the settings of today, not those saved
+    training.scaler.load_state_dict(train["scaler"])
+    if training.average is not None:
+        training.average.restore(train["average"] or {"steps": 0, "weights": payload["weights"]})
+    before, training.state = training.state.batches_per_epoch, TrainState(**train["state"])
+    if training.state.batches_per_epoch != before:
+        logger.warning("the epoch has %d batches, it had %d: it starts anew", before, training.state.batches_per_epoch)
+        training.state.batch, training.state.batches_per_epoch = 0, before
+    if len(train["random"]) == distributed.world_size():
+        restore_random_state(train["random"][distributed.rank()], training.generator)
+    logger.info("continuing %s at step %d", path, training.state.step)
