@@ -1,0 +1,98 @@
+"""Unpacks a corpus archive once: ``x.tar.gz`` -> ``x.tar.gz.extracted`` beside it; the next call finds it there.
+
+Unpacking goes to a temporary folder that is renamed at the end, so a folder with that name is complete; a marker inside
+holds the size of the archive it came from.
+
+The surprise: an archive is a list of *commands*. A member may be called ``/etc/passwd`` or ``../x``, may be a link that
+a later member writes through, or a device. Nothing of that belongs into a corpus, and each is refused by name before
+anything more is written.
+"""
+
+import logging
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+SUFFIXES = (".tar.gz", ".tgz", ".tar")
+MARKER = ".complete"
+
+logger = logging.getLogger(__name__)
+
+
+def extract_archive(archive: Path) -> Path:
+    """The folder with the contents of ``archive``, unpacked now or by an earlier call.
+
+    Raises:
+        ValueError: for an archive that is damaged, too large for the disk, or holds a member that is refused; and for
+            a folder of that name that was not made from this archive.
+        PermissionError: where the folder of the archive cannot be written.
+    """
+    target = archive.with_name(archive.name + ".extracted")
+    if not target.exists():
+        _unpack_beside(archive, target)
+    marker = target / MARKER
+    if not marker.is_file() or marker.read_text() != str(archive.stat().st_size):
+        raise ValueError(f"{target} was not unpacked from this {archive.name}; delete or rename that folder")
+    return target
+
+
+def _unpack_beside(archive: Path, target: Path) -> None:
+    for leftover in target.parent.glob(f"{target.name}.partial-*"):
+        logger.warning("%s is left from an unpacking that was cut short or still runs; if not, delete it", leftover)
+    try:
+        partial = Path(tempfile.mkdtemp(prefix=f"{target.name}.partial-", dir=target.parent))
+    except OSError as error:
+        raise PermissionError(
+            f"cannot unpack {archive} beside itself ({error.strerror}); unpack it elsewhere and give that folder"
+        ) from error
+    try:
+        logger.info("unpacking %s to %s (once)", archive, target)
+        _unpack(archive, partial)
+        (partial / MARKER).write_text(str(archive.stat().st_size))
+        partial.chmod(0o755)
+        _rename(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _rename(partial: Path, target: Path) -> None:
+    try:
+        os.rename(partial, target)
+    except OSError:
+        if not target.is_dir():  # otherwise another process was faster, and its folder is as good
+            raise
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    try:
+        with tarfile.open(archive, "r|*") as members:
+            while (member := members.next()) is not None:
+                members.members.clear()  # tarfile remembers every member: a gigabyte for a million clips
+                _unpack_member(members, member, folder, archive)
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise ValueError(f"{archive} is damaged or incomplete ({error}); download it again") from error
+
+
+def _unpack_member(members: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, archive: Path) -> None:
+    path = PurePosixPath(member.name.replace("\\", "/"))
+    kind = None if member.isreg() or member.isdir() else "is a link or a device"
+    if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", member.name):
+        kind = "leads out of the folder"
+    if kind:
+        raise ValueError(f"{archive}: member {member.name!r} {kind}; not unpacked, do not trust this archive")
+    if member.size > shutil.disk_usage(folder).free:
+        raise ValueError(f"{archive}: no room on the disk for {member.name!r} ({member.size} bytes); free some space")
+    target = folder.joinpath(*path.parts)
+    try:
+        if member.isdir():
+            target.mkdir(parents=True, exist_ok=True)
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target, "wb") as file:
+            shutil.copyfileobj(members.extractfile(member), file)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise ValueError(f"{archive}: member {member.name!r} is both a file and a folder; not unpacked") from error

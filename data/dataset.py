@@ -1,0 +1,148 @@
+"""Utterance -> samples and letters; and which utterances a network can learn from at all.
+
+``SpeechDataset[index]`` decodes a clip, changes its speed for this epoch and encodes its text. A clip that fails is
+an item that carries the message: an exception in a loader process would end the training and name no file.
+
+The surprise: the epoch lives in shared memory. Loader processes that stay alive between epochs hold a *copy* of the
+dataset, and a plain attribute set in the training process would never reach them; every epoch would repeat the first.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from data.hashing import stable_hash
+from data.manifest import Utterance
+from quartznet.audio import change_speed, read_audio
+from quartznet.augment import choose_speed
+from quartznet.text import Alphabet
+
+
+@dataclass(frozen=True)
+class Item:
+    """One clip on its way into a batch; with a ``problem`` the tensors are empty and mean nothing."""
+
+    signal: Tensor  # (samples,) float32
+    target: Tensor  # (letters,) int64
+    text: str
+    name: str  # path of the clip, with its offset if it has one
+    problem: str = ""  # what is wrong, with file and line
+
+
+class SpeechDataset(Dataset[Item]):
+    """Clips with their letters.
+
+    Args:
+        utterances: their texts are normalised already: every character is in ``alphabet``.
+        alphabet: characters -> ids.
+        sample_rate: of the signals, Hz.
+        speeds: one of them is drawn for each clip in each epoch, from (seed, epoch, index) alone; () for none.
+        seed: of the speeds.
+    """
+
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        alphabet: Alphabet,
+        sample_rate: int = 16000,
+        speeds: Sequence[float] = (),
+        seed: int = 0,
+    ) -> None:
+        self.utterances = utterances
+        self.alphabet = alphabet
+        self.sample_rate = sample_rate
+        self.speeds = tuple(speeds)
+        self.seed = seed
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """From now on speeds are those of ``epoch``, in loader processes too."""
+        self.epoch.fill_(epoch)
+
+    def speed(self, index: int) -> float:
+        """The speed of a clip in this epoch."""
+        generator = torch.Generator().manual_seed(stable_hash("speed", self.seed, int(self.epoch), index))
+        return choose_speed(self.speeds, generator)
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def __getitem__(self, index: int) -> Item:
+        utterance = self.utterances[index]
+        try:
+            target = torch.tensor(self.alphabet.encode(utterance.text), dtype=torch.int64)
+            signal = read_audio(utterance.audio_path, self.sample_rate, utterance.offset, utterance.duration)
+            signal = change_speed(signal, self.speed(index))
+        except (OSError, ValueError, RuntimeError, MemoryError) as error:
+            problem = f"{utterance.origin or utterance.name}: {error or type(error).__name__}"
+            return Item(torch.zeros(0), torch.zeros(0, dtype=torch.int64), utterance.text, utterance.name, problem)
+        return Item(signal, target, utterance.text, utterance.name)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Which clips are left out before training
+
+
+def usable(
+    utterances: Sequence[Utterance],
+    alphabet: Alphabet,
+    min_duration: float,
+    max_duration: float,
+    frames_per_second: float = 50,
+    fastest_speed: float = 1.1,
+) -> tuple[list[Utterance], list[str]]:
+    """The utterances that can be trained on, and one message for each of the others.
+
+    CTC needs a frame for every letter, and a blank between two equal ones: a text fits if
+
+        letters + equal neighbours <= floor(duration / fastest_speed * frames_per_second)
+
+    Args:
+        utterances: with normalised texts and known durations.
+        min_duration, max_duration: seconds, both allowed.
+        frames_per_second: of the network's output; QuartzNet: 100 frames, every second one.
+        fastest_speed: of the speed perturbation; 1.0 where there is none.
+
+    Raises:
+        ValueError: for an utterance without duration; ``data.source.fill_durations`` measures it.
+    """
+    kept, skipped = [], []
+    for utterance in utterances:
+        if utterance.duration is None:
+            raise ValueError(f"{utterance.origin or utterance.name} has no duration; call fill_durations first")
+        problem = _length_problem(utterance.duration, min_duration, max_duration) or _text_problem(
+            utterance.text, alphabet, int(utterance.duration / fastest_speed * frames_per_second)
+        )
+        if problem:
+            skipped.append(f"{utterance.origin or utterance.name}: left out: {problem}")
+        else:
+            kept.append(utterance)
+    return kept, skipped
+
+
+def _length_problem(duration: float, min_duration: float, max_duration: float) -> str:
+    if duration < min_duration or duration == 0:
+        return f"the clip is {duration:.2f} s long, shorter than {min_duration:g} s; lower data.min_duration to keep it"
+    if duration > max_duration:
+        return f"the clip is {duration:.2f} s long, longer than {max_duration:g} s; cut it or raise data.max_duration"
+    return ""
+
+
+def _text_problem(text: str, alphabet: Alphabet, frames: int) -> str:
+    if not text.strip():
+        return "the transcript is empty after normalisation; correct it or take the line out"
+    try:
+        ids = alphabet.encode(text)
+    except ValueError as error:
+        return f"{error}; normalise the text or choose a language that has these letters"
+    needed = len(ids) + sum(left == right for left, right in pairwise(ids))
+    if needed > frames:
+        return (
+            f"its text needs {needed} frames and the clip has {frames} at its fastest speed; "
+            f"does the transcript belong to this clip? {text[:60]!r}"
+        )
+    return ""

@@ -1,0 +1,167 @@
+"""One utterance = one JSON line: the manifests of NeMo, read and written.
+
+    {"audio_filepath": "clips/a.mp3", "duration": 3.2, "text": "hola"}        and optionally "offset", "speaker"
+
+``audio_filepath`` (or ``audio_filename``) is relative to the folder of the manifest; ``~`` is the home folder.
+``duration`` and ``offset`` are seconds and cut a piece out of the file, so one long recording can hold many utterances.
+
+The surprise: a manifest is *not* a JSON file. ``[{...}, {...}]`` is the mistake that people make most often; it gets an
+error with the command that converts it.
+"""
+
+import json
+import os
+import reprlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.lines import complain, numbered_lines
+
+EXAMPLE = '{"audio_filepath": "clips/a.mp3", "duration": 3.2, "text": "hola"}'
+CONVERT = (
+    'python -c "import json, sys; '
+    "[print(json.dumps(line)) for line in json.load(open(sys.argv[1], encoding='utf-8'))]\""
+)
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """A piece of a sound file and what is said in it."""
+
+    audio_path: Path
+    text: str
+    duration: float | None  # seconds from ``offset`` on; None: not known yet (``data.source.fill_durations``)
+    offset: float = 0.0  # seconds from the start of the file
+    origin: str = ""  # file:line that declares it, for messages
+    speaker: str = ""  # "" where it is not known
+
+    @property
+    def name(self) -> str:
+        """What tells this clip from every other in a message."""
+        return f"{self.audio_path}@{self.offset:g}s" if self.offset else str(self.audio_path)
+
+
+def read_manifest(path: str | Path, skipped: list[str] | None = None) -> list[Utterance]:
+    """The utterances of a manifest; blank lines are passed over. The sound files themselves are not looked at.
+
+    Args:
+        path: UTF-8 text with or without byte-order mark, any line ends.
+        skipped: where a list is given, the message of each broken line is appended and the line is left out;
+            otherwise the first broken line is an error.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: for a broken line (names file and line and says what to do), a JSON array, or no utterance at all.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no manifest {path}; it is a text file of lines such as {EXAMPLE}")
+    utterances: list[Utterance] = []
+    for number, line in numbered_lines(path, skipped):
+        if not line.strip():
+            continue
+        if not utterances and line.lstrip().startswith("["):
+            convert = f"{CONVERT} {path.name} > {path.stem}.lines.jsonl"
+            raise ValueError(f"{path}:{number}: a JSON array; a manifest has one object a line. Convert it: {convert}")
+        try:
+            utterances.append(_parse(line, path.parent, f"{path}:{number}"))
+        except ValueError as error:
+            complain(f"{path}:{number}: {error}", skipped)
+    if not utterances:
+        reason = f"; the first problem: {skipped[0]}" if skipped else ""
+        raise ValueError(f"{path} holds no utterance{reason}; it needs lines such as {EXAMPLE}")
+    return utterances
+
+
+def _parse(line: str, folder: Path, origin: str) -> Utterance:
+    """One line; raises ``ValueError`` without file and line, which the caller adds."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON ({error}); write one object on a line, such as {EXAMPLE}") from error
+    if not isinstance(entry, dict):
+        raise ValueError(f"must be an object such as {EXAMPLE}, got {type(entry).__name__}")
+    key = "audio_filename" if "audio_filepath" not in entry and "audio_filename" in entry else "audio_filepath"
+    audio = _text(entry, key)
+    if not audio or "\0" in audio:
+        raise ValueError(f"{key} must be the path of a sound file, got {reprlib.repr(audio)}")
+    speaker = entry.get("speaker")
+    return Utterance(
+        audio_path=_resolve(audio, folder),
+        text=_text(entry, "text"),
+        duration=_seconds(entry, "duration"),
+        offset=_seconds(entry, "offset") or 0.0,
+        origin=origin,
+        speaker="" if speaker is None else str(speaker),
+    )
+
+
+def _text(entry: dict, key: str) -> str:
+    if key not in entry:
+        raise ValueError(f'no "{key}", only {", ".join(list(entry)[:9])[:200] or "nothing"}; a line is {EXAMPLE}')
+    value = entry[key]
+    if not isinstance(value, str):
+        raise ValueError(f'"{key}" must be text in quotes, got {reprlib.repr(value)}')
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError(f'"{key}" holds half a character: {reprlib.repr(value)}; escape both halves or write UTF-8')
+    return value
+
+
+def _seconds(entry: dict, key: str) -> float | None:
+    value = entry.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f'"{key}" must be a number of seconds without quotes, got {reprlib.repr(value)}')
+    if not 0 <= value < 1e9:  # also refuses NaN, infinity and integers that no float holds
+        raise ValueError(f'"{key}" must be a number of seconds from 0 on, got {reprlib.repr(value)}')
+    return float(value)
+
+
+def _resolve(audio: str, folder: Path) -> Path:
+    if audio.startswith("~"):
+        try:
+            return Path(audio).expanduser()
+        except RuntimeError:  # no such user: then it is a file whose name begins with ~
+            pass
+    return folder / audio
+
+
+def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
+    """Writes a manifest, complete or not at all. Clips below its folder get relative paths, others absolute ones.
+
+    Raises:
+        ValueError: for a path or a text that UTF-8 cannot write; it names the clip.
+    """
+    path = Path(path)
+    folder = os.path.abspath(path.parent)
+    partial = path.with_name(path.name + ".tmp")
+    try:
+        with open(partial, "w", encoding="utf-8", newline="\n") as file:
+            for utterance in utterances:
+                file.write(_line(utterance, folder))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _line(utterance: Utterance, folder: str) -> str:
+    audio = os.path.abspath(utterance.audio_path)
+    if os.path.commonpath([audio, folder]) == folder:
+        audio = os.path.relpath(audio, folder)
+        audio = f"./{audio}" if audio.startswith("~") else audio
+    entry: dict[str, str | float] = {"audio_filepath": audio.replace(os.sep, "/")}
+    if utterance.duration is not None:
+        entry["duration"] = utterance.duration
+    entry["text"] = utterance.text
+    if utterance.offset:
+        entry["offset"] = utterance.offset
+    if utterance.speaker:
+        entry["speaker"] = utterance.speaker
+    line = json.dumps(entry, ensure_ascii=False)
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{entry!a}: path or text cannot be written as UTF-8; rename the file") from error
+    return line + "\n"

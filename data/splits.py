@@ -1,0 +1,107 @@
+"""Train, dev and test; and how to hold out dev and test where a corpus comes without them.
+
+Two rules pull apart. A *sentence* must never lie on both sides, or the network is tested on what it learnt by heart. A
+*speaker* should not, or the score says nothing about new voices. Where speakers are known, whole speakers are held out
+and the few training clips that repeat a held-out sentence are left out and counted. Where that would cost more than 5 %
+of the clips (corpora in which everybody reads the same sentences), whole sentences are held out instead.
+
+The order of the groups comes from a hash of their name, so the split depends on neither the order of the files nor a
+seed: everybody who holds out from the same corpus gets the same clips.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from data.hashing import stable_hash
+from data.manifest import Utterance
+
+SHARE = 0.1  # of the clips that a held-out part gets
+FEWEST_SPEAKERS = 10  # below this a held-out speaker is too much of the corpus
+LARGEST_LOSS = 0.05  # of the clips that may be left out for the sake of new speakers
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What a corpus gave."""
+
+    train: list[Utterance]
+    dev: list[Utterance]
+    test: list[Utterance]
+    skipped: list[str] = field(default_factory=list)  # one message for each clip that was left out
+    description: str = ""  # one line for the terminal: what was found and how it was split
+
+
+def sentence_key(text: str) -> str:
+    """The letters and digits of a text in lower case: two texts with the same key are the same sentence to the ear."""
+    folded = unicodedata.normalize("NFC", text.casefold())
+    return "".join(character for character in folded if unicodedata.category(character)[0] in "LMN") or text
+
+
+def with_held_out(splits: Splits) -> Splits:
+    """``splits`` with a dev part (and a test part where there is none either) taken from train; else unchanged."""
+    if splits.dev or not splits.train:
+        return splits
+    names = ("dev",) if splits.test else ("test", "dev")
+    if len(splits.train) < 3:
+        few = f"; only {len(splits.train)} clips to train on: nothing was held out"
+        return replace(splits, description=splits.description + few)
+    parts, lost, how = _divide(splits.train, names)
+    kept = {
+        name: [clip for clip, part in zip(splits.train, parts, strict=True) if part == name] for name in (*names, "")
+    }
+    counts = " and ".join(f"{name} ({len(kept[name])} clips)" for name in reversed(names))
+    return Splits(
+        train=kept[""],
+        dev=kept["dev"],
+        test=kept.get("test", splits.test),
+        skipped=splits.skipped + lost,
+        description=f"{splits.description}; {counts} held out from train {how}",
+    )
+
+
+def _divide(clips: Sequence[Utterance], names: tuple[str, ...]) -> tuple[list[str | None], list[str], str]:
+    """For each clip the part it goes to ("": train, None: left out), the messages of those left out, and how."""
+    sentences = [sentence_key(clip.text) for clip in clips]
+    if all(clip.speaker for clip in clips) and len({clip.speaker for clip in clips}) >= FEWEST_SPEAKERS:
+        parts = _hold_out([clip.speaker for clip in clips], names)
+        leaks = set(_repeats(sentences, parts))
+        remaining = [None if index in leaks else part for index, part in enumerate(parts)]
+        if len(leaks) <= LARGEST_LOSS * len(clips) and {*names, ""} <= set(remaining):
+            return remaining, [_leak_message(clips[index]) for index in sorted(leaks)], "by speaker"
+    if len(set(sentences)) >= 3:
+        return list(_hold_out(sentences, names)), [], "by sentence"
+    parts = _hold_out([clip.name for clip in clips], names)
+    return list(parts), [], "clip by clip: fewer than 3 different sentences, so they lie on both sides"
+
+
+def _hold_out(keys: Sequence[str], names: tuple[str, ...]) -> list[str]:
+    """The part of each clip; clips with the same key stay together, and every part gets at least one group."""
+    groups: dict[str, int] = {}
+    for key in keys:
+        groups[key] = groups.get(key, 0) + 1
+    order = sorted(groups, key=lambda key: (stable_hash(key), key))
+    part_of: dict[str, str] = {}
+    for name in names:
+        room = max(1, round(SHARE * len(keys)))
+        free = [key for key in order if key not in part_of]
+        part_of[min(free, key=lambda key: groups[key])] = name  # the first of the smallest: the part is never empty
+        room -= min(groups[key] for key in free)
+        for key in free:
+            if key not in part_of and groups[key] <= room:
+                part_of[key] = name
+                room -= groups[key]
+    return [part_of.get(key, "") for key in keys]
+
+
+def _repeats(sentences: Sequence[str], parts: Sequence[str]) -> list[int]:
+    """Clips whose sentence also lies in a part that matters more: test before dev before train."""
+    rank = {"test": 2, "dev": 1, "": 0}
+    highest: dict[str, int] = {}
+    for sentence, part in zip(sentences, parts, strict=True):
+        highest[sentence] = max(highest.get(sentence, 0), rank[part])
+    return [index for index, sentence in enumerate(sentences) if rank[parts[index]] < highest[sentence]]
+
+
+def _leak_message(clip: Utterance) -> str:
+    return f"{clip.origin or clip.name}: left out, its sentence was held out for dev or test: {clip.text!r}"

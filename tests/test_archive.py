@@ -1,0 +1,138 @@
+"""Unpacking: once, all or nothing, and nothing that leads out of the folder."""
+
+import io
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from data import archive
+from data.archive import extract_archive
+
+
+def pack(path: Path, *members: tuple[str, bytes] | tarfile.TarInfo) -> Path:
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as tar:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                tar.addfile(member)
+            else:
+                info = tarfile.TarInfo(member[0])
+                info.size = len(member[1])
+                tar.addfile(info, io.BytesIO(member[1]))
+    return path
+
+
+def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def files_below(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", ["c.tar.gz", "c.tar"])
+def test_unpacked_once_and_found_again(tmp_path: Path, name: str) -> None:
+    path = pack(tmp_path / name, special("./cv", tarfile.DIRTYPE), ("./cv/a/b.txt", b"hola"), ("cv/c.txt", b""))
+    folder = extract_archive(path)
+    assert folder == tmp_path / f"{name}.extracted"
+    assert files_below(folder) == {"cv/a/b.txt", "cv/c.txt", ".complete"}
+    assert (folder / "cv/a/b.txt").read_bytes() == b"hola"
+    before = (folder / "cv/a/b.txt").stat().st_mtime_ns
+    assert extract_archive(path) == folder
+    assert (folder / "cv/a/b.txt").stat().st_mtime_ns == before
+    assert {entry.name for entry in tmp_path.iterdir()} == {name, f"{name}.extracted"}
+
+
+HOSTILE = [
+    (("/etc/evil", b"x"), "leads out of the folder"),
+    (("../evil", b"x"), "leads out of the folder"),
+    (("a/../../evil", b"x"), "leads out of the folder"),
+    (("..\\evil", b"x"), "leads out of the folder"),
+    (("C:\\evil", b"x"), "leads out of the folder"),
+    (special("link", tarfile.SYMTYPE, "/etc"), "is a link or a device"),
+    (special("link", tarfile.LNKTYPE, "ok.txt"), "is a link or a device"),
+    (special("null", tarfile.CHRTYPE), "is a link or a device"),
+    (special("disk", tarfile.BLKTYPE), "is a link or a device"),
+    (special("pipe", tarfile.FIFOTYPE), "is a link or a device"),
+    (("ok.txt/below", b"x"), "is both a file and a folder"),
+    ((".", b"x"), "is both a file and a folder"),
+]
+
+
+@pytest.mark.parametrize(("member", "reason"), HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_members_are_refused_and_nothing_stays(tmp_path: Path, member: object, reason: str) -> None:
+    path = tmp_path / "in" / "c.tar"
+    path.parent.mkdir()
+    pack(path, ("ok.txt", b"x"), member)
+    with pytest.raises(ValueError, match=f"c.tar: member .* {reason}; not unpacked"):
+        extract_archive(path)
+    assert files_below(tmp_path) == {"in/c.tar"}
+    assert [entry.name for entry in path.parent.iterdir()] == ["c.tar"]
+
+
+@pytest.mark.parametrize("name", ["c.tar.gz", "c.tar"])
+def test_a_damaged_archive_is_named_and_nothing_stays(tmp_path: Path, name: str) -> None:
+    path = pack(tmp_path / name, ("a.bin", os.urandom(50_000)))
+    path.write_bytes(path.read_bytes()[:30_000])
+    with pytest.raises(ValueError, match=r"c\.tar.* is damaged or incomplete \(.*\); download it again"):
+        extract_archive(path)
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+def test_text_called_tar_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "c.tar.gz").write_text("<html>404</html>")
+    with pytest.raises(ValueError, match="is damaged or incomplete"):
+        extract_archive(tmp_path / "c.tar.gz")
+
+
+def test_a_member_larger_than_the_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = pack(tmp_path / "c.tar", ("a.bin", b"x" * 100))
+    usage = shutil.disk_usage(tmp_path)._replace(free=99)
+    monkeypatch.setattr(archive.shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(ValueError, match=r"no room on the disk for 'a.bin' \(100 bytes\)"):
+        extract_archive(path)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = pack(tmp_path / "c.tar", ("a.txt", b"x"))
+
+    def refuse(**_: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(archive.tempfile, "mkdtemp", refuse)
+    with pytest.raises(PermissionError, match=r"cannot unpack .*c\.tar beside itself \(Permission denied\); unpack it"):
+        extract_archive(path)
+
+
+def test_another_folder_or_another_archive_of_that_name(tmp_path: Path) -> None:
+    path = pack(tmp_path / "c.tar", ("a.txt", b"x"))
+    (tmp_path / "c.tar.extracted").mkdir()
+    with pytest.raises(ValueError, match=r"was not unpacked from this c\.tar; delete or rename"):
+        extract_archive(path)
+    (tmp_path / "c.tar.extracted").rmdir()
+    extract_archive(path)
+    pack(path, ("a.txt", b"x" * 20_000))
+    with pytest.raises(ValueError, match="was not unpacked from this"):
+        extract_archive(path)
+
+
+def test_the_faster_process_wins_and_leftovers_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = pack(tmp_path / "c.tar", ("a.txt", b"x"))
+    (tmp_path / "c.tar.extracted.partial-old").mkdir()
+    unpack = archive._unpack
+
+    def slow(source: Path, folder: Path) -> None:
+        unpack(source, folder)
+        if not (tmp_path / "c.tar.extracted").exists():
+            monkeypatch.setattr(archive, "_unpack", unpack)
+            extract_archive(path)
+
+    monkeypatch.setattr(archive, "_unpack", slow)
+    assert files_below(extract_archive(path)) == {"a.txt", ".complete"}
+    assert "c.tar.extracted.partial-old is left from an unpacking" in caplog.text

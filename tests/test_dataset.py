@@ -1,0 +1,107 @@
+"""Items, their speeds per epoch, clips that fail, and what is left out before training."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch.testing import assert_close
+from torch.utils.data import DataLoader
+
+from data.collate import collate
+from data.dataset import SpeechDataset, usable
+from data.manifest import Utterance
+from data.samplers import BucketSampler
+from quartznet.audio import change_speed, read_audio
+from quartznet.text import Alphabet
+
+ALPHABET = Alphabet((" ", "a", "b", "c"))
+SPEEDS = (0.9, 1.0, 1.1)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, 0.1 * np.sin(np.arange(8000) / 5).astype(np.float32), 16000, subtype="FLOAT")
+    return path
+
+
+def test_an_item_by_hand(clip: Path) -> None:
+    item = SpeechDataset([Utterance(clip, "ab c", 0.25, offset=0.125)], ALPHABET)[0]
+    assert_close(item.signal, read_audio(clip)[2000:6000])
+    assert_close(item.target, torch.tensor([1, 2, 0, 3]))
+    assert (item.text, item.name, item.problem) == ("ab c", f"{clip}@0.125s", "")
+
+
+def test_speed_depends_on_seed_epoch_and_index_alone(clip: Path) -> None:
+    def speeds(seed: int, epoch: int) -> list[float]:
+        dataset = SpeechDataset([Utterance(clip, "a", 0.5)] * 60, ALPHABET, speeds=SPEEDS, seed=seed)
+        dataset.set_epoch(epoch)
+        return [dataset.speed(index) for index in range(60)]
+
+    assert speeds(0, 1) == speeds(0, 1)
+    assert speeds(0, 1) != speeds(0, 2) and speeds(0, 1) != speeds(1, 1)
+    assert set(speeds(0, 1)) == set(SPEEDS)
+    dataset = SpeechDataset([Utterance(clip, "a", None)] * 8, ALPHABET, speeds=SPEEDS)
+    for index in range(8):
+        assert_close(dataset[index].signal, change_speed(read_audio(clip), dataset.speed(index)))
+
+
+def test_every_failure_is_a_message_with_its_place(clip: Path) -> None:
+    (clip.parent / "broken.mp3").write_bytes(b"junk" * 100)
+    utterances = [
+        Utterance(clip.parent / "missing.wav", "a", 1.0, origin="m:1"),
+        Utterance(clip.parent / "broken.mp3", "a", None),
+        Utterance(clip, "añb", 0.5, origin="m:3"),
+        Utterance(clip, "a", 0.5, offset=50.0, origin="m:4"),
+        Utterance(clip, "a", 0.0, origin="m:5"),
+    ]
+    dataset = SpeechDataset(utterances, ALPHABET, speeds=SPEEDS)
+    problems = [dataset[index].problem for index in range(len(dataset))]
+    expected = ["m:1: .*missing", "broken.mp3", "m:3: .*ñ", "m:4: .*a.wav", "m:5: .*duration"]
+    assert all(re.search(part, problem) for part, problem in zip(expected, problems, strict=True)), problems
+
+
+def test_persistent_loader_processes_see_the_epoch(clip: Path) -> None:
+    dataset = SpeechDataset([Utterance(clip, "ab", 0.5)] * 12, ALPHABET, speeds=SPEEDS)
+    sampler = BucketSampler([0.5] * 12, batch_seconds=2.0, shuffle=False)
+    loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=1, persistent_workers=True)
+    for epoch in range(2):
+        dataset.set_epoch(epoch)
+        lengths = torch.cat([batch.signal_lengths for batch in loader]).tolist()
+        expected = [len(change_speed(torch.zeros(8000), dataset.speed(index))) for index in range(12)]
+        assert lengths == expected
+    dataset.set_epoch(0)
+    assert expected != [len(change_speed(torch.zeros(8000), dataset.speed(index))) for index in range(12)]
+
+
+LEFT_OUT = [
+    ("a", 0.05, "0.05 s long, shorter than 0.1 s; lower data.min_duration"),
+    ("a", 17.0, "17.00 s long, longer than 16.7 s; cut it or raise data.max_duration"),
+    (" ", 1.0, "the transcript is empty"),
+    ("añ", 1.0, "ñ.*choose a language that has these letters"),
+    ("ab" * 12, 0.5, r"its text needs 24 frames and the clip has 22 at its fastest speed"),
+    ("aabb" * 4, 0.5, r"its text needs 24 frames and the clip has 22"),
+]
+
+
+@pytest.mark.parametrize(("text", "duration", "reason"), LEFT_OUT)
+def test_what_cannot_be_trained_on_is_left_out_with_its_reason(text: str, duration: float, reason: str) -> None:
+    good = Utterance(Path("good.wav"), "ab" * 11, 0.5)
+    bad = Utterance(Path("bad.wav"), text, duration, origin="m.jsonl:7")
+    kept, skipped = usable([good, bad], ALPHABET, 0.1, 16.7)
+    assert kept == [good] and len(skipped) == 1
+    with pytest.raises(ValueError, match=rf"^m\.jsonl:7: left out: .*{reason}"):
+        raise ValueError(skipped[0])
+
+
+def test_a_slower_limit_keeps_more_and_the_ends_are_allowed() -> None:
+    tight = Utterance(Path("a.wav"), "ab" * 12 + "a", 0.5)
+    assert usable([tight], ALPHABET, 0.5, 0.5, fastest_speed=1.0) == ([tight], [])
+
+
+def test_a_clip_of_unknown_length_is_our_mistake() -> None:
+    with pytest.raises(ValueError, match=r"a\.wav has no duration; call fill_durations first"):
+        usable([Utterance(Path("a.wav"), "a", None)], ALPHABET, 0.1, 16.7)

@@ -1,0 +1,108 @@
+"""Batches by seconds: sizes, coverage, order, processes, and going on in the middle of an epoch."""
+
+import random
+
+import pytest
+
+from data.samplers import SIMILAR, BucketSampler
+
+DURATIONS = [round(random.Random(index).uniform(0.5, 16.0), 3) for index in range(500)]
+
+
+def flat(batches: list[list[int]]) -> list[int]:
+    return sorted(index for batch in batches for index in batch)
+
+
+def test_by_hand() -> None:
+    durations = [2.0, 1.0, 1.1, 1.0, 2.0, 2.0, 1.0, 9.0]
+    sampler = BucketSampler(durations, batch_seconds=2.2, shuffle=False)
+    assert sampler.buckets == [([1, 3, 6, 2], 2), ([0, 4, 5], 1), ([7], 1)]
+    assert list(sampler) == [[1, 3], [6, 2], [0], [4], [5], [7]]
+    assert len(sampler) == 6
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_every_clip_once_within_the_seconds(shuffle: bool) -> None:
+    sampler = BucketSampler(DURATIONS, 60.0, max_batch=20, shuffle=shuffle, longest_speed_factor=1 / 0.9)
+    batches = list(sampler)
+    assert flat(batches) == list(range(500)) and len(batches) == len(sampler)
+    assert all(max(DURATIONS[index] for index in batch) / 0.9 * len(batch) <= 60 for batch in batches)
+    assert max(map(len, batches)) == 20
+
+
+def test_few_shapes_and_little_padding() -> None:
+    sampler = BucketSampler(DURATIONS, 20.0)
+    for clips, size in sampler.buckets[:-1]:
+        seconds = [DURATIONS[index] for index in clips]
+        assert max(seconds) <= SIMILAR * min(seconds) or len(clips) <= 2 * size + 1
+    padded = sum(len(batch) * max(DURATIONS[index] for index in batch) for batch in sampler)
+    assert padded < 1.1 * sum(DURATIONS)
+
+
+def test_a_small_corpus_still_fills_batches() -> None:
+    sampler = BucketSampler(DURATIONS[:40], 160.0)
+    assert len(sampler) <= 5
+
+
+def test_order_depends_on_seed_and_epoch_alone() -> None:
+    def epoch(seed: int, number: int) -> list[list[int]]:
+        sampler = BucketSampler(DURATIONS, 60.0, seed=seed)
+        sampler.set_epoch(number)
+        return list(sampler)
+
+    assert epoch(0, 3) == epoch(0, 3)
+    assert epoch(0, 3) != epoch(0, 4) and epoch(0, 3) != epoch(1, 3)
+    assert {tuple(sorted(batch)) for batch in epoch(0, 3)} != {tuple(sorted(batch)) for batch in epoch(0, 4)}
+    assert flat(epoch(0, 4)) == list(range(500))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_resumes_in_the_middle_of_an_epoch(rank: int) -> None:
+    whole = BucketSampler(DURATIONS, 60.0, seed=5, rank=rank, world_size=2)
+    whole.set_epoch(7)
+    batches = list(whole)
+    again = BucketSampler(DURATIONS, 60.0, seed=5, rank=rank, world_size=2)
+    again.set_epoch(7)
+    again.start_at(4)
+    assert list(again) == batches[4:] and len(again) == len(batches)
+    again.start_at(len(batches))
+    assert list(again) == []
+    again.set_epoch(7)
+    assert list(again) == batches
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 7, 64])
+def test_processes_share_evenly_and_lose_nothing(world_size: int) -> None:
+    samplers = [BucketSampler(DURATIONS[:50], 60.0, rank=rank, world_size=world_size) for rank in range(world_size)]
+    shares = [list(sampler) for sampler in samplers]
+    assert {len(share) for share in shares} == {len(samplers[0])}
+    batches = [tuple(batch) for share in shares for batch in share]
+    alone = list(BucketSampler(DURATIONS[:50], 60.0))
+    assert set(batches) == {tuple(batch) for batch in alone}
+    assert len(batches) - len(alone) < world_size
+
+
+def test_a_clip_longer_than_the_batch_is_a_batch() -> None:
+    assert list(BucketSampler([100.0], 60.0)) == [[0]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"durations": []}, "no clips to make batches of"),
+        ({"durations": [1.0, 0.0]}, "clip 1 has duration 0.0"),
+        ({"durations": [float("nan")]}, "clip 0 has duration nan"),
+        ({"batch_seconds": 0.0}, "batch_seconds > 0"),
+        ({"max_batch": 0}, "max_batch >= 1"),
+        ({"longest_speed_factor": 0.0}, "longest_speed_factor > 0"),
+        ({"rank": 2, "world_size": 2}, r"rank must lie in \[0, 2\), got 2"),
+    ],
+)
+def test_impossible_settings(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BucketSampler(**{"durations": [1.0], "batch_seconds": 10.0} | change)
+
+
+def test_impossible_start() -> None:
+    with pytest.raises(ValueError, match="cannot start at batch 2 of an epoch of 1 batches"):
+        BucketSampler([1.0], 10.0).start_at(2)

@@ -1,0 +1,167 @@
+"""Any corpus through one door, and durations out of headers."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from data.manifest import Utterance, read_manifest, write_manifest
+from data.source import fill_durations, open_source, read_source
+from data.splits import Splits
+from quartznet.audio import read_audio
+
+RATE = 8000
+
+
+def sound(path: Path, seconds: float = 0.5) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.zeros(int(RATE * seconds), dtype=np.float32), RATE)
+    return path
+
+
+def manifest(folder: Path, name: str, count: int) -> Path:
+    clips = [Utterance(sound(folder / f"clips/{name}{n}.wav"), f"{name} {n}", 0.5) for n in range(count)]
+    write_manifest(folder / f"{name}.jsonl", clips)
+    return folder / f"{name}.jsonl"
+
+
+def common_voice(folder: Path, count: int = 10) -> Path:
+    for number in range(count):
+        sound(folder / f"clips/c{number}.wav")
+    rows = [f"s{n}\tc{n}.wav\tfrase {n}\n" for n in range(count)]
+    (folder / "validated.tsv").write_text("client_id\tpath\tsentence\n" + "".join(rows))
+    return folder
+
+
+def sizes(splits: Splits) -> tuple[int, int, int]:
+    return len(splits.train), len(splits.dev), len(splits.test)
+
+
+def test_a_single_manifest_is_split(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "all", 20)
+    splits = open_source(str(path))
+    assert sizes(splits) == (16, 2, 2) and "held out from train by sentence" in splits.description
+    utterances, skipped, _ = read_source(path)
+    assert utterances == read_manifest(path) and not skipped
+    assert read_source(path, "test")[0] == splits.test
+
+
+def test_a_folder_of_manifests(tmp_path: Path) -> None:
+    for name, count in (("train", 3), ("dev", 2)):
+        manifest(tmp_path / "corpus", name, count)
+    assert sizes(open_source(tmp_path)) == (3, 2, 0)
+    assert [clip.text for clip in read_source(tmp_path)[0]] == ["dev 0", "dev 1"]
+    assert len(read_source(tmp_path, "all")[0]) == 5
+    with pytest.raises(
+        ValueError, match=r"has no test clips \(manifests in .*: 3 train, 2 dev\); choose another split"
+    ):
+        read_source(tmp_path, "test")
+    with pytest.raises(ValueError, match="split must be train, dev, test or all, got 'Test'"):
+        read_source(tmp_path, "Test")
+
+
+def test_lines_without_their_sound_file_are_counted(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "train", 4)
+    (tmp_path / "clips/train2.wav").unlink()
+    splits = open_source(path)
+    assert sum(sizes(splits)) == 3
+    assert splits.skipped == [
+        f"{path}:3: there is no sound file {tmp_path / 'clips/train2.wav'}; paths start at the manifest"
+    ]
+
+
+def test_a_broken_line_is_an_error(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "train", 4)
+    path.write_text(path.read_text() + "oops\n")
+    with pytest.raises(ValueError, match=r"train\.jsonl:5: not JSON"):
+        open_source(path)
+
+
+@pytest.mark.parametrize("below", ["", "es", "cv-corpus-9/es"])
+def test_common_voice_at_any_depth(tmp_path: Path, below: str) -> None:
+    common_voice(tmp_path / below)
+    assert sizes(open_source(tmp_path)) == (8, 1, 1)
+
+
+def test_two_languages_are_not_guessed_between(tmp_path: Path) -> None:
+    for lang in ("es", "it"):
+        common_voice(tmp_path / lang)
+    with pytest.raises(ValueError, match=r"holds several corpora: .*es, .*it; give one of them"):
+        open_source(tmp_path)
+
+
+def test_an_archive_gives_what_its_folder_gives(tmp_path: Path) -> None:
+    folder = common_voice(tmp_path / "cv-corpus-9/es")
+    path = tmp_path / "es.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        tar.add(folder.parent, "cv-corpus-9")
+    for _ in range(2):
+        splits = open_source(path)
+        assert [clip.text for clip in splits.dev] == [clip.text for clip in open_source(folder).dev]
+        assert all(clip.audio_path.is_file() for clip in splits.train)
+
+
+def test_a_folder_of_clips(tmp_path: Path) -> None:
+    for number in range(5):
+        sound(tmp_path / f"{number}.wav")
+        (tmp_path / f"{number}.txt").write_text(f"frase {number}")
+    assert sizes(open_source(tmp_path)) == (3, 1, 1)
+
+
+def test_nothing_there_says_what_is_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"there is no .*none; looked for a manifest \(\.jsonl\).*metadata\.csv"
+    ):
+        open_source(tmp_path / "none")
+    with pytest.raises(ValueError, match=r"nothing to train on in .*; looked for a manifest"):
+        open_source(tmp_path)
+    (tmp_path / "a.zip").touch()
+    with pytest.raises(ValueError, match=r"a\.zip is not a corpus; looked for a manifest"):
+        open_source(tmp_path / "a.zip")
+    sound(tmp_path / "a.wav")
+    with pytest.raises(
+        ValueError, match=r"no clip with a transcript: nothing to use; the first of 1 problems: .*a\.wav"
+    ):
+        open_source(tmp_path)
+
+
+def test_durations_come_from_headers_and_keep_the_order(tmp_path: Path) -> None:
+    (tmp_path / "broken.mp3").write_bytes(b"nothing" * 50)
+    clips = [
+        Utterance(sound(tmp_path / "a.wav", 0.5), "a", None),
+        Utterance(tmp_path / "unread.wav", "b", 7.0),
+        Utterance(tmp_path / "broken.mp3", "c", None, origin="m:3"),
+        Utterance(tmp_path / "a.wav", "d", None, offset=0.125),
+        Utterance(tmp_path / "a.wav", "e", None, offset=9.0, origin="m:5"),
+        Utterance(tmp_path / "missing.wav", "f", None, origin="m:6"),
+    ]
+    kept, skipped = fill_durations(clips, jobs=2)
+    assert [(clip.text, clip.duration) for clip in kept] == [("a", 0.5), ("b", 7.0), ("d", 0.375)]
+    assert [message.split(": ")[0] for message in skipped] == ["m:3", "m:5", "m:6"]
+    assert "broken.mp3" in skipped[0] and "offset 9 s lies behind the end" in skipped[1]
+    assert fill_durations([], jobs=0) == ([], [])
+
+
+def test_every_real_manifest_reads_and_its_durations_are_right(shared: Path) -> None:
+    paths = sorted((shared / "corpora").glob("*/*.jsonl"))
+    assert len(paths) >= 10
+    for path in paths:
+        clips = read_manifest(path)
+        assert len(clips) == len(path.read_text(encoding="utf-8").splitlines())
+        first = json.loads(path.read_text(encoding="utf-8").split("\n")[0])
+        assert (clips[0].text, clips[0].duration) == (first["text"], first["duration"])
+        for clip in clips[:: max(1, len(clips) // 3)][:3]:
+            assert len(read_audio(clip.audio_path)) / 16000 == pytest.approx(clip.duration, abs=0.01)
+
+
+@pytest.mark.parametrize("lang", ["de", "en", "fr", "it", "pt"])
+def test_real_common_voice_is_split_and_measured(shared: Path, lang: str) -> None:
+    splits = open_source(shared / "corpora" / "common_voice_sample" / lang)
+    assert sum(sizes(splits)) == 100 and not splits.skipped and "by speaker" in splits.description
+    kept, skipped = fill_durations(splits.dev[:3], jobs=2)
+    assert len(kept) == 3 and not skipped
+    for clip in kept:  # an mp3 header may promise two frames more than there are
+        assert len(read_audio(clip.audio_path)) / 16000 == pytest.approx(clip.duration, abs=0.05)
