@@ -29,7 +29,8 @@ from torchaudio.transforms import Resample
 from data.espeak import Espeak
 from data.manifest import Utterance, write_manifest
 from data.phrases import PHRASEBOOKS, phrases
-from data.source import Splits, open_source
+from data.source import open_source
+from data.splits import Splits
 
 logger = logging.getLogger(__name__)
 
