@@ -39,6 +39,11 @@ def test_few_shapes_and_little_padding() -> None:
     assert padded < 1.1 * sum(DURATIONS)
 
 
+def test_the_last_batch_of_a_bucket_is_no_crumb() -> None:
+    assert [len(batch) for batch in BucketSampler([1.0] * 27, 26.0, shuffle=False)] == [14, 13]
+    assert [len(batch) for batch in BucketSampler([1.0] * 10, 4.0, shuffle=False)] == [4, 4, 2]
+
+
 def test_a_small_corpus_still_fills_batches() -> None:
     sampler = BucketSampler(DURATIONS[:40], 160.0)
     assert len(sampler) <= 5
