@@ -5,8 +5,9 @@ small corpus, so that a bucket holds at least two batches). All batches of a buc
 
     size = floor(batch_seconds / (longest clip of the bucket * longest_speed_factor)), between 1 and max_batch
 
-but the last, which takes what remains; the size is then lowered as far as the number of batches stays the same, so that
-27 clips at 26 a batch become 14 and 13 and not 26 and 1. Few sizes times few lengths means few shapes, and a CPU compiles for each shape.
+but the last, which takes what remains; the size is then lowered as far as the number of batches stays the same, so
+that 27 clips at 26 a batch become 14 and 13 and not 26 and 1. Few sizes times few lengths means few shapes, and a CPU
+compiles for each shape.
 
 The surprise: the order of an epoch is a function of (seed, epoch) alone. Nothing is drawn while iterating, so a run
 that stops in the middle of an epoch continues with ``set_epoch(e)``, ``start_at(batch)``, at once and bit for bit.

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from data.samplers import SIMILAR, BucketSampler
+from data.samplers import FULL_BATCHES, SIMILAR, BucketSampler
 
 DURATIONS = [round(random.Random(index).uniform(0.5, 16.0), 3) for index in range(500)]
 
@@ -32,9 +32,11 @@ def test_every_clip_once_within_the_seconds(shuffle: bool) -> None:
 
 def test_few_shapes_and_little_padding() -> None:
     sampler = BucketSampler(DURATIONS, 20.0)
-    for clips, size in sampler.buckets[:-1]:
+    for clips, size in sampler.buckets:
         seconds = [DURATIONS[index] for index in clips]
-        assert max(seconds) <= SIMILAR * min(seconds) or len(clips) <= 2 * size + 1
+        assert size * max(seconds) <= 20
+        full_before_the_last = FULL_BATCHES * int(20 / sorted(seconds)[-2])
+        assert max(seconds) <= SIMILAR * min(seconds) or len(clips) <= full_before_the_last
     padded = sum(len(batch) * max(DURATIONS[index] for index in batch) for batch in sampler)
     assert padded < 1.1 * sum(DURATIONS)
 
