@@ -15,7 +15,7 @@ DATA_MAY_USE = ("audio", "text", "batch", "augment", "config")
 
 # Inside quartznet a module imports from its own level (not in a circle) and from those above it in this table.
 LEVELS = (
-    ("config", "text", "audio", "batch", "distributed", "metrics", "schedules", "interrupt"),
+    ("config", "text", "audio", "batch", "distributed", "metrics", "schedules", "interrupt", "commandline"),
     ("features", "augment", "layers", "ctc", "optim", "ema", "inference"),
     ("model",),
     ("checkpoint", "nemo", "nemo_archive", "nemo_keys", "nemo_config", "nemo_export", "report", "runlog", "runstate"),
