@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM as a request: the loop finishes its step, saves, and ends; a second one aborts at once.
 
-The surprise: a terminal sends Ctrl-C to the loader's worker processes too, which would die and take the run with them.
-``ignore_in_worker`` is for ``DataLoader(worker_init_fn=...)``: the main process alone decides when to stop.
+The surprise: a terminal sends Ctrl-C to the loader's worker processes too, which would die and take the run with them;
+``data.loaders`` makes them deaf to it, so that the main process alone decides when to stop.
 """
 
 import os
@@ -10,12 +10,6 @@ import threading
 from types import FrameType, TracebackType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-def ignore_in_worker(_worker: int) -> None:
-    """Makes a loader process deaf to the signals that the training process handles."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
 
 
 class Interrupt:

@@ -5,6 +5,7 @@ over batches and keeps one ``Transcript`` for each clip; every rate is computed 
 while training and the number of evaluate.py come from the same lines.
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from quartznet.ctc import ctc_losses, greedy_decode
 from quartznet.engine import DevResult
 from quartznet.metrics import error_counts, total
 from quartznet.model import QuartzNet
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,17 +92,23 @@ def summarise(rows: Sequence[Transcript], examples: int = 5) -> DevResult:
     return DevResult(mean_loss(rows), wer, cer, pairs[:examples])
 
 
-def evaluator(
-    batches: Iterable[Batch], report_skipped: Callable[[list[str]], None]
-) -> Callable[[QuartzNet, Callable[[], bool]], DevResult | None]:
-    """The evaluation function of training: rows of all ranks together; ``None`` when a stop was asked for."""
+def evaluator(batches: Iterable[Batch]) -> Callable[[QuartzNet, Callable[[], bool]], DevResult | None]:
+    """The evaluation function of training: rows of all ranks together; ``None`` when a stop was asked for.
+
+    Raises:
+        ValueError: when not a single clip could be loaded.
+    """
 
     def evaluate(model: QuartzNet, should_stop: Callable[[], bool]) -> DevResult | None:
         rows, skipped = recognise(model, batches, should_stop)
-        report_skipped(skipped)
+        if skipped:
+            logger.warning("%d dev clips failed to load, the first: %s", len(skipped), skipped[0])
         parts = distributed.gather((rows, should_stop()))
         if any(stopped for _, stopped in parts):
             return None
-        return summarise([row for part, _ in parts for row in part])
+        rows = [row for part, _ in parts for row in part]
+        if not rows:
+            raise ValueError(f"no dev clip could be loaded; the first problem: {(skipped or ['none'])[0]}")
+        return summarise(rows)
 
     return evaluate

@@ -1,0 +1,66 @@
+"""Utterances -> batches for training and for evaluation, each process its share.
+
+Training batches come shuffled and with changed speeds, and every process gets the same number of them. Evaluation is
+the opposite: every clip exactly once, as it is, so the share of a process may be longer than another's, or empty.
+"""
+
+import signal
+from collections.abc import Sequence
+from functools import partial
+
+from torch.utils.data import DataLoader
+
+from data.collate import collate
+from data.dataset import SpeechDataset
+from data.manifest import Utterance
+from data.samplers import BucketSampler
+from quartznet.batch import Batch
+from quartznet.config import TrainSettings
+from quartznet.text import Alphabet
+
+
+def be_deaf(_worker: int) -> None:
+    """A loader process leaves Ctrl-C and SIGTERM to the training process, which saves and then ends its loaders."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _loader(dataset: SpeechDataset, sampler: BucketSampler, workers: int, pin_memory: bool) -> DataLoader:
+    make = partial(DataLoader, dataset, batch_sampler=sampler, collate_fn=collate, worker_init_fn=be_deaf)
+    return make(num_workers=workers, pin_memory=pin_memory)
+
+
+def training_loader(
+    utterances: Sequence[Utterance],
+    alphabet: Alphabet,
+    settings: TrainSettings,
+    sample_rate: int,
+    pin_memory: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
+) -> DataLoader:
+    """Shuffled batches of ``settings.data.batch_seconds``, speeds changed; all utterances need a duration."""
+    data, speeds = settings.data, settings.augment.speeds
+    durations = [utterance.duration for utterance in utterances]
+    slowest = 1 / min(speeds, default=1.0)
+    sampler = BucketSampler(
+        durations, data.batch_seconds, data.max_batch, settings.seed, True, rank, world_size, slowest
+    )
+    dataset = SpeechDataset(utterances, alphabet, sample_rate, speeds, settings.seed)
+    return _loader(dataset, sampler, data.workers, pin_memory)
+
+
+def evaluation_loader(
+    utterances: Sequence[Utterance],
+    alphabet: Alphabet,
+    sample_rate: int,
+    batch_seconds: float,
+    max_batch: int = 128,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> DataLoader | list[Batch]:
+    """Every utterance once, from short to long; an empty list for no utterances. All need a duration."""
+    if not utterances:
+        return []
+    sampler = BucketSampler([utterance.duration for utterance in utterances], batch_seconds, max_batch, shuffle=False)
+    return _loader(SpeechDataset(utterances, alphabet, sample_rate), sampler, workers, pin_memory)

@@ -1,0 +1,144 @@
+"""Scores a checkpoint on a corpus: loss, WER and CER with 95 % intervals, kinds of error, the worst utterances.
+
+    python evaluate.py --checkpoint runs/es --data corpora/es --split test --json result.json
+
+``--checkpoint`` is anything that ``quartznet.load_model`` reads, ``--data`` anything that train.py reads. Greedy
+decoding. The surprise: references are normalised by the language's rules *and* to the labels of the model, so a
+checkpoint that cannot write a letter is measured on what it can write; the table of lost letters says how much that is.
+"""
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from data.loaders import evaluation_loader
+from data.manifest import Utterance
+from data.source import fill_durations, read_source
+from quartznet import commandline, load_model
+from quartznet.checkpoint import is_checkpoint, load_checkpoint
+from quartznet.distributed import choose_device
+from quartznet.model import QuartzNet
+from quartznet.recognition import Transcript, mean_loss, recognise
+from quartznet.report import align_texts, evaluate_texts, evaluation_json, evaluation_table
+from quartznet.text import Language, audit, find_language, language_from_texts
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; raises ValueError for what is missing or unknown."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0], allow_abbrev=False, exit_on_error=False, usage="evaluate.py [options]"
+    )
+    parser.add_argument("--checkpoint", help="file or run folder (its best): ours, .nemo, .ckpt, .pt pair")
+    parser.add_argument("--data", help="manifest, Common Voice folder or archive, or folder of clips")
+    parser.add_argument("--split", choices=("train", "dev", "test", "all"), help="test, or all of a single manifest")
+    parser.add_argument("--lang", help="text rules; the checkpoint's language when left out")
+    parser.add_argument("--json", metavar="FILE", help="write rates as fractions, counts and all transcripts")
+    parser.add_argument("--precision", choices=tuple(DTYPES), default="fp32")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--batch-seconds", type=float, default=120.0, help="audio in a batch, padding counted (120)")
+    parser.add_argument("--workers", type=int, default=0, help="loader processes (0: none)")
+    parser.add_argument("--worst", type=int, default=5, help="utterances with most errors to print (5)")
+    parser.add_argument("--show", type=int, default=0, help="transcripts to print, spread over the data (0)")
+    options = commandline.parse(parser, arguments)
+    for name in ("checkpoint", "data"):
+        if getattr(options, name) is None:
+            raise ValueError(f"--{name} is missing; evaluate.py --checkpoint CHECKPOINT --data PATH")
+    return options
+
+
+def choose_language(lang: str | None, checkpoint: str, labels: tuple[str, ...], texts: list[str]) -> Language:
+    """The rules of ``--lang`` or of the checkpoint, restricted to the labels that the model can write."""
+    if lang is None and is_checkpoint(checkpoint):
+        lang = load_checkpoint(checkpoint).get("lang")
+    if lang is None:
+        english = find_language("en")
+        if labels != english.labels:
+            raise ValueError(f"{checkpoint} does not say its language; give it with --lang")
+        lang = "en"
+    return (find_language(lang) or language_from_texts(lang, texts)).restricted_to(labels)
+
+
+def transcribe_clips(
+    model: QuartzNet, clips: Sequence[Utterance], options: argparse.Namespace
+) -> tuple[list[Transcript], list[str]]:
+    """Transcripts in the order of the clips, and messages about those that failed."""
+    sample_rate, device = model.config.features.sample_rate, choose_device(options.device)
+    fast = model.to(device).for_inference(DTYPES[options.precision])
+    loader = evaluation_loader(
+        clips,
+        model.alphabet,
+        sample_rate,
+        options.batch_seconds,
+        workers=options.workers,
+        pin_memory=device.type == "cuda",
+    )
+    rows, skipped = recognise(fast, loader)
+    place = {clip.name: number for number, clip in enumerate(clips)}
+    return sorted(rows, key=lambda row: place[row.name]), skipped
+
+
+def show(rows: Sequence[Transcript], count: int) -> None:
+    """``count`` transcripts under their references, evenly spread over the data."""
+    for row in rows[:: max(1, len(rows) // count)][:count]:
+        print(f"\n{row.name}\n{align_texts(row.reference, row.hypothesis)}")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Everything, from the files to the table."""
+    model = load_model(options.checkpoint)
+    clips, skipped, description = read_source(options.data, options.split)
+    texts = [clip.text for clip in clips]
+    language = choose_language(options.lang, options.checkpoint, model.config.labels, texts)
+    report = audit(texts, language)
+    print(f"{options.checkpoint} on {description}")
+    if report.letters_lost:
+        print(f"letters outside the model's alphabet, removed from the references:\n{report.table()}")
+    clips, problems = fill_durations(clips)
+    clips = [dataclasses.replace(clip, text=language.normalize(clip.text)) for clip in clips]
+    started = time.perf_counter()
+    rows, failed = transcribe_clips(model, clips, options)
+    seconds = time.perf_counter() - started
+    skipped = [*skipped, *problems, *failed]
+    for message in skipped[:5]:
+        print(f"left out: {message}")
+    if skipped:
+        print(f"{len(skipped)} clips left out")
+    if not rows:
+        raise ValueError(f"no clip of {options.data} could be evaluated")
+
+    result = evaluate_texts(
+        *zip(*((row.name, row.reference, row.hypothesis) for row in rows), strict=True), mean_loss(rows)
+    )
+    audio = sum(clip.duration for clip in clips)
+    print(f"{audio / 60:.1f} minutes of audio in {seconds:.1f} s ({audio / seconds:.0f} times real time)\n")
+    print(evaluation_table(result, options.worst))
+    if options.show:
+        show(rows, options.show)
+    if options.json:
+        extra = {"checkpoint": options.checkpoint, "data": options.data, "lang": language.code, "skipped": skipped}
+        text = json.dumps({**evaluation_json(result), **extra}, ensure_ascii=False, indent=1)
+        Path(options.json).write_text(text + "\n", encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 something to correct (one line on stderr)."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    try:
+        evaluate(read_options(arguments))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
