@@ -144,7 +144,7 @@ def from_nemo(weights: dict[str, Tensor], table: list[Entry]) -> tuple[dict[str,
     """Weights under our names and shapes, floats as fp32, and the entries of the table that found no weight.
 
     Raises:
-        ValueError: for another shape, naming the key and both shapes, and for anything but dense floats.
+        ValueError: for another shape, naming the key and both shapes, and for anything but dense, finite floats.
     """
     ours, missing = {}, []
     for entry in table:
@@ -164,6 +164,10 @@ def from_nemo(weights: dict[str, Tensor], table: list[Entry]) -> tuple[dict[str,
             or tensor.is_floating_point() == whole
         ):
             raise ValueError(f"{entry.theirs} is {tensor.dtype}, {tensor.layout}; dense floating point is needed")
+        if not torch.isfinite(tensor).all():
+            raise ValueError(
+                f"{entry.theirs} holds values that are not finite; the file or its training is broken"
+            )
         dtype = torch.int64 if whole else torch.float32
         ours[entry.ours] = tensor.to(dtype).reshape(entry.shape).clone(memory_format=torch.contiguous_format)
     return ours, missing

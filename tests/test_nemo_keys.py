@@ -84,12 +84,14 @@ def test_canonical_weights() -> None:
         canonical_weights({"decoder_layers.0.bias": one, "module.decoder_layers.0.bias": one})
 
 
-def test_only_dense_floats() -> None:
+def test_only_dense_finite_floats() -> None:
     config = ModelConfig(("a",), (BlockConfig(2, 1, separable=False),))
     weights = to_nemo(QuartzNet(config).state_dict(), config)
     for wrong in (torch.zeros(2).long(), torch.zeros(2).to_sparse()):
         with pytest.raises(ValueError, match="dense floating point is needed"):
             from_nemo(weights | {"decoder.decoder_layers.0.bias": wrong}, weight_table(config))
+    with pytest.raises(ValueError, match=r"decoder_layers\.0\.bias holds values that are not finite"):
+        from_nemo(weights | {"decoder.decoder_layers.0.bias": torch.tensor([1.0, torch.nan])}, weight_table(config))
 
 
 @pytest.mark.parametrize("preset", ["15x5", "5x3", "tiny"])
