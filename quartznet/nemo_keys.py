@@ -165,9 +165,7 @@ def from_nemo(weights: dict[str, Tensor], table: list[Entry]) -> tuple[dict[str,
         ):
             raise ValueError(f"{entry.theirs} is {tensor.dtype}, {tensor.layout}; dense floating point is needed")
         if not torch.isfinite(tensor).all():
-            raise ValueError(
-                f"{entry.theirs} holds values that are not finite; the file or its training is broken"
-            )
+            raise ValueError(f"{entry.theirs} holds values that are not finite; the file or its training is broken")
         dtype = torch.int64 if whole else torch.float32
         ours[entry.ours] = tensor.to(dtype).reshape(entry.shape).clone(memory_format=torch.contiguous_format)
     return ours, missing
