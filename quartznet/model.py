@@ -155,7 +155,8 @@ class QuartzNet(nn.Module):
             A model that is not masked (NeMo's ``conv_mask: false``) reads its padding as if it were silence.
         """
         frames = features.shape[2]
-        if features.device.type == "cpu" and not self.training:  # in training, padding would enter the batch statistics
+        # More padding changes nothing where it is masked, but in training it would enter the batch norms' statistics.
+        if features.device.type == "cpu" and self.config.masked and not self.training:
             features = F.pad(features, (0, rounded_frames(frames) - frames))
         x = features[:, :, None].to(self.decoder.weight.dtype, memory_format=torch.channels_last)
         x, lengths = self.encoder(x, lengths)

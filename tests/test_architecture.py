@@ -18,7 +18,18 @@ LEVELS = (
     ("config", "text", "audio", "batch", "distributed", "metrics", "schedules", "interrupt", "commandline"),
     ("features", "augment", "layers", "ctc", "optim", "ema", "inference"),
     ("model",),
-    ("checkpoint", "nemo", "nemo_archive", "nemo_keys", "nemo_config", "nemo_export", "report", "runlog", "runstate"),
+    (
+        "checkpoint",
+        "nemo",
+        "nemo_archive",
+        "nemo_pickle",
+        "nemo_keys",
+        "nemo_config",
+        "nemo_export",
+        "report",
+        "runlog",
+        "runstate",
+    ),
     ("engine", "transcribe", "recognition"),
 )
 LEVEL_OF = {f"quartznet.{name}": level for level, names in enumerate(LEVELS) for name in names}
