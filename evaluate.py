@@ -10,7 +10,6 @@ checkpoint that cannot write a letter is measured on what it can write; the tabl
 import argparse
 import dataclasses
 import json
-import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -131,9 +130,9 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 something to correct (one line on stderr)."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
     try:
-        evaluate(read_options(arguments))
+        with commandline.messages_on_screen():
+            evaluate(read_options(arguments))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

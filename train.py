@@ -62,6 +62,8 @@ def read_settings(arguments: Sequence[str] | None) -> TrainSettings:
             "where shall the weights come from? --init CHECKPOINT takes the encoder of a trained network (an English "
             ".nemo file, or a run folder), --from-scratch starts with random weights of --preset 15x5"
         )
+    if mapping.get("init") and not Path(mapping["init"]).exists():
+        raise ValueError(f"--init {mapping['init']}: there is no such file or folder")
     if "lang" not in mapping:
         raise ValueError("--lang is missing: the code of the language to learn, such as es, it, ru, de or fr")
     if not mapping.get("out"):
@@ -87,7 +89,10 @@ def read_data(settings: TrainSettings) -> Splits:
         return open_source(data.source)
     logging.info("no --data (it takes %s)", LOOKED_FOR)
     logging.info("using the embedded default: synthetic speech in %s", default_folder(settings.lang))
-    return embedded_default(settings.lang)
+    try:
+        return embedded_default(settings.lang)
+    except ValueError as error:
+        raise ValueError(f"{error} with --data PATH") from error
 
 
 def choose_language(splits: Splits, settings: TrainSettings) -> Language:
@@ -283,9 +288,14 @@ def train(settings: TrainSettings) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 something to correct (one line on stderr), 128 + n stopped by signal n."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
     try:
-        return train(read_settings(arguments))
+        with commandline.messages_on_screen():
+            return train(read_settings(arguments))
+    except torch.OutOfMemoryError:
+        print(
+            "error: the GPU's memory is full; lower --data.batch_seconds and raise --optim.accumulate", file=sys.stderr
+        )
+        return 2
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

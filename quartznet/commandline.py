@@ -1,15 +1,18 @@
 """Command line -> settings: every field is reachable as ``--optim.lr 0.01``, a few also under a short name.
 
 The command line wins over ``--config FILE.yaml``, and that over the defaults of the dataclass. A misspelt option is
-an error that names its near matches. The surprise: options are made from the dataclass itself, so a new setting needs no
-line here, and the help text lists it.
+an error that names its near matches. The surprise: options are made from the dataclass itself, so a new setting needs
+no line here, and the help text lists it.
 """
 
 import argparse
 import dataclasses
 import difflib
+import logging
+import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from quartznet.config import load_yaml, override
 
@@ -69,6 +72,20 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
         hint = f"did you mean {' or '.join(near)}?" if near else "--help lists all options"
         raise ValueError(f"unknown option {unknown[0]}; {hint}")
     return options
+
+
+@contextmanager
+def messages_on_screen() -> Iterator[None]:
+    """Inside the ``with`` block, what the packages log is printed to stdout, line by line."""
+    root, handler = logging.getLogger(), logging.StreamHandler(sys.stdout)
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
 
 
 def chosen_settings(options: argparse.Namespace, config: str | None) -> dict:

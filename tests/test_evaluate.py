@@ -1,0 +1,87 @@
+"""evaluate.py: any checkpoint on any data, with clips that fail and letters that the model lacks."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import tones
+import torch
+
+import evaluate
+from quartznet.checkpoint import save_checkpoint
+from quartznet.config import BlockConfig, ModelConfig, to_dict
+from quartznet.model import QuartzNet
+
+
+def checkpoint(path: Path, labels: str = " abcd", **more: str) -> Path:
+    model = QuartzNet(ModelConfig(tuple(labels), (BlockConfig(8, 5, stride=2), BlockConfig(8, 1, separable=False))))
+    save_checkpoint(path, {"model_config": to_dict(model.config), "weights": model.state_dict(), **more})
+    return path
+
+
+def test_scores_survive_bad_clips_and_lost_letters(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    manifest = tones.write_corpus(tmp_path, ("abba", "cab dada", "d a", "abcd"))
+    text = manifest.read_text(encoding="utf-8").replace('"cab dada"', '"Cab, DÁDA!"').replace('"abcd"', '"abcd xyz"')
+    manifest.write_text(text, encoding="utf-8")
+    (tmp_path / "train2.wav").write_bytes(b"RIFF no sound")
+    scores = tmp_path / "scores.json"
+    arguments = ["--checkpoint", str(checkpoint(tmp_path / "m.pt", lang="es")), "--data", str(manifest)]
+    assert evaluate.main([*arguments, "--json", str(scores), "--show", "2", "--precision", "bf16"]) == 0
+    output = capsys.readouterr().out
+    result = json.loads(scores.read_text(encoding="utf-8"))
+    assert [row["reference"] for row in result["transcripts"]] == ["abba", "cab dada", "abcd"]
+    assert len(result["skipped"]) == 1 and "train.jsonl:3" in result["skipped"][0]
+    assert result["lang"] == "es" and result["cer_interval"][0] <= result["cer"] <= result["cer_interval"][1]
+    assert math.isfinite(result["loss"])
+    assert "letters outside the model's alphabet" in output and "1 clips left out" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--checkpoint is missing"),
+        (["--checkpoint", "absent.pt", "--data", "absent"], "there is no checkpoint at absent.pt"),
+        (["--checkpoint", "m.pt", "--data", "absent"], "there is no absent"),
+        (["--checkpoint", "m.pt", "--data", "train.jsonl"], "does not say its language; give it with --lang"),
+        (["--checkpoint", "m.pt", "--data", "train.jsonl", "--lang", "es", "--split", "dev"], "has no dev clips"),
+        (["--checkpoint", "m.pt", "--data", "x", "--precision", "fp8"], "invalid choice: 'fp8'"),
+        (["--checkpoint", "m.pt", "--data", "x", "--sbow", "3"], "unknown option --sbow; did you mean --show"),
+        (["--checkpoint", "m.pt", "--data", "broken.jsonl", "--lang", "es"], "no clip of broken.jsonl"),
+    ],
+)
+def test_mistakes_get_one_line(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoint(tmp_path / "m.pt")
+    tones.write_corpus(tmp_path, ("ab",))
+    tones.write_corpus(tmp_path, ("ab",), "broken")
+    (tmp_path / "broken0.wav").write_bytes(b"RIFF no sound")
+    assert evaluate.main(arguments) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ") and errors.count("\n") == 1 and message in errors
+
+
+def test_language_comes_from_option_then_checkpoint_then_labels(tmp_path: Path) -> None:
+    labels = tuple(" abcd")
+    known = checkpoint(tmp_path / "known.pt", lang="it")
+    assert evaluate.choose_language(None, str(known), labels, []).code == "it"
+    assert evaluate.choose_language("es", str(known), labels, []).code == "es"
+    assert evaluate.choose_language("xx", str(known), labels, ["abc"]).labels == labels
+    english = tuple(" abcdefghijklmnopqrstuvwxyz'")
+    assert evaluate.choose_language(None, str(tmp_path / "foreign.nemo"), english, []).labels == english
+
+
+def test_real_checkpoint_reaches_its_published_figures(shared: Path, tmp_path: Path) -> None:
+    """The first twelve clips; all of them take a minute and give 3.12 / 0.92 %."""
+    source = shared / "corpora" / "en_kathleen" / "test.jsonl"
+    lines = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()[:12]]
+    for line in lines:
+        line["audio_filepath"] = str(source.parent / line["audio_filepath"])
+    manifest, scores = tmp_path / "some.jsonl", tmp_path / "scores.json"
+    manifest.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    arguments = ["--checkpoint", str(shared / "checkpoints" / "quartznet15x5_en.nemo"), "--data", str(manifest)]
+    with torch.inference_mode():
+        assert evaluate.main([*arguments, "--json", str(scores), "--precision", "bf16"]) == 0
+    assert json.loads(scores.read_text(encoding="utf-8"))["wer"] < 0.06

@@ -1,0 +1,171 @@
+"""train.py: what is asked for is what happens, and each mistake gets one line and exit status 2."""
+
+from pathlib import Path
+
+import pytest
+import tones
+import torch
+
+import train
+from quartznet import load_model
+from quartznet.checkpoint import load_checkpoint, save_checkpoint
+from quartznet.config import BlockConfig, FeatureConfig, ModelConfig, TrainSettings, to_dict
+from quartznet.model import QuartzNet
+
+SCRATCH = ["--from-scratch", "--lang", "es", "--device", "cpu", "--data.workers", "0"]
+
+
+def english(path: Path, labels: str = " abcd") -> Path:
+    """A small checkpoint to start from."""
+    torch.manual_seed(1)
+    blocks = (BlockConfig(16, 11, stride=2), BlockConfig(16, 11, residual=True), BlockConfig(16, 1, separable=False))
+    model = QuartzNet(ModelConfig(tuple(labels), blocks, FeatureConfig(rule="0.x")))
+    save_checkpoint(path, {"model_config": to_dict(model.config), "weights": model.state_dict(), "lang": "en"})
+    return path
+
+
+def refused(capsys: pytest.CaptureFixture, arguments: list[str]) -> str:
+    """The one line on stderr of a run that must not start."""
+    assert train.main(arguments) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ") and errors.count("\n") == 1, errors
+    return errors
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Settings
+
+
+def test_command_line_wins_over_file_wins_over_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text("optim: {lr: 0.5, weight_decay: 0.25}\nepochs: 7\n", encoding="utf-8")
+    options = ["--config", str(file), "--from-scratch", "--lang", "pt", "--optim.lr", "1e-3", "--warmup-ratio", "0.2"]
+    settings = train.read_settings([*options, "--allow-char-loss", "--data", "x", "--freeze-encoder=10"])
+    assert (settings.optim.lr, settings.optim.weight_decay, settings.epochs) == (0.001, 0.25, 7)
+    assert (settings.schedule.warmup_ratio, settings.freeze_encoder, settings.allow_char_loss) == (0.2, 10, True)
+    assert (settings.data.source, settings.out, settings.init) == ("x", "runs/pt-scratch", None)
+    assert settings.augment == TrainSettings().augment
+
+
+def test_run_folder_is_named_after_language_and_start(tmp_path: Path) -> None:
+    init = english(tmp_path / "nemo_en.pt")
+    assert train.read_settings(["--init", str(init), "--lang", "es"]).out == "runs/es-nemo_en"
+
+
+def test_saved_settings_run_again(tmp_path: Path) -> None:
+    from quartznet.config import save_yaml
+
+    settings = train.read_settings(["--from-scratch", "--lang", "es", "--epochs", "3", "--train", "a,b", "--dev", "c"])
+    assert settings.data.train == ("a", "b")
+    save_yaml(settings, tmp_path / "settings.yaml")
+    assert train.read_settings(["--config", str(tmp_path / "settings.yaml")]) == settings
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--lang", "es"], "--init CHECKPOINT takes the encoder of a trained network"),
+        (["--from-scratch"], "--lang is missing"),
+        (["--init", "absent.nemo", "--lang", "es"], "--init absent.nemo: there is no such file"),
+        (["--from-scratch", "--init", "x", "--lang", "es"], "--from-scratch and --init x contradict each other"),
+        ([*SCRATCH, "--optim.lrr", "1"], "unknown option --optim.lrr; did you mean --optim.lr"),
+        ([*SCRATCH, "--qqq"], "unknown option --qqq; --help lists all options"),
+        ([*SCRATCH, "--optim.lr"], "--optim.lr: expected one argument"),
+        ([*SCRATCH, "--optim.lr", "fast"], "optim.lr must be a number, got 'fast'"),
+        ([*SCRATCH, "--config", "absent.yaml"], "absent.yaml"),
+        ([*SCRATCH, "--device", "tpu"], "device must be auto, cpu or cuda"),
+        ([*SCRATCH, "--dev", "x"], "--dev without --train"),
+        ([*SCRATCH, "--data", "absent"], "there is no absent"),
+        (["--from-scratch", "--lang", "xx"], "name a corpus with --data PATH"),
+    ],
+)
+def test_mistakes_get_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(capsys, arguments)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Runs
+
+
+def test_lost_letters_stop_the_run_unless_allowed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    manifest = tones.write_corpus(tmp_path, ("abba", "da 77 d", "cab"))
+    arguments = [*SCRATCH, "--preset", "tiny", "--train", str(manifest), "--dev", str(manifest), "--steps", "1"]
+    arguments += ["--out", str(tmp_path / "run")]
+    assert "accept the loss with --allow-char-loss" in refused(capsys, arguments)
+    assert not (tmp_path / "run").exists()
+    assert train.main([*arguments, "--allow-char-loss"]) == 0
+
+
+def test_useless_clips_are_counted_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    manifest = tones.write_corpus(tmp_path, ("abba", "cab", "da", "bad"))
+    lines = manifest.read_text(encoding="utf-8").splitlines()
+    lines[0] = lines[0].replace('"abba"', f'"{"ab" * 60}"')  # no path through so few frames
+    lines[1] = lines[1].replace("train1.wav", "absent.wav")
+    (tmp_path / "train2.wav").write_bytes(b"RIFF no sound")  # found out while loading
+    manifest.write_text("\n".join(lines), encoding="utf-8")
+    out = tmp_path / "run"
+    dev = tones.write_corpus(tmp_path / "dev", ("cab",), "dev")
+    arguments = [*SCRATCH, "--preset", "tiny", "--train", str(manifest), "--dev", str(dev), "--out", str(out)]
+    assert train.main([*arguments, "--steps", "2", "--allow-char-loss"]) == 0
+    skipped = (out / "skipped.txt").read_text(encoding="utf-8")
+    assert "train.jsonl:1: left out: its text needs" in skipped
+    assert "absent.wav" in skipped and "train.jsonl:3" in skipped
+    assert "clips left out; all are listed in" in capsys.readouterr().out
+
+
+def test_no_usable_clip_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    manifest = tones.write_corpus(tmp_path)
+    arguments = [*SCRATCH, "--data", str(manifest), "--data.max-duration", "0.2"]
+    assert "no clip is left to train on; the first problem" in refused(capsys, arguments)
+
+
+def test_encoder_and_front_end_come_from_init(tmp_path: Path) -> None:
+    init = english(tmp_path / "en.pt")
+    settings = train.read_settings(["--init", str(init), "--lang", "es"])
+    model, old = train.build_model(settings, tuple(" abcdñ")), load_model(init)
+    assert model.config.features.rule == "0.x" and model.config.blocks == old.config.blocks
+    for name, value in old.encoder.state_dict().items():
+        assert torch.equal(value, model.encoder.state_dict()[name])
+    assert model.decoder.weight.shape[0] == 7
+    same = train.build_model(settings, tuple(" abcd"))
+    assert torch.equal(same.decoder.weight, old.decoder.weight)
+
+
+def test_frozen_encoder_is_still_that_of_init_after_training(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    init, manifest = english(tmp_path / "en.pt"), tones.write_corpus(tmp_path)
+    out = tmp_path / "run"
+    arguments = [
+        "--init",
+        str(init),
+        "--lang",
+        "es",
+        "--train",
+        str(manifest),
+        "--dev",
+        str(manifest),
+        "--device",
+        "cpu",
+    ]
+    arguments += ["--out", str(out), "--epochs", "1", "--freeze-encoder", "1", "--data.workers", "0"]
+    assert train.main(arguments) == 0
+    old, new = load_model(init), load_model(out)
+    for name, parameter in old.encoder.named_parameters():
+        assert torch.equal(parameter, new.encoder.get_parameter(name))
+    first = "blocks.0.layers.0.norm.running_mean"
+    assert not torch.equal(old.encoder.get_buffer(first), new.encoder.get_buffer(first))
+    assert load_checkpoint(out)["lang"] == "es"
+    assert "new output layer for 34 labels" in capsys.readouterr().out
+    assert train.main([*arguments, "--epochs", "2", "--preset", "5x5"]) == 0  # resumes; the preset has no say
+    assert "changed since the last run: epochs: 1 -> 2" in capsys.readouterr().out
+    other = [*arguments, "--lang", "pt"]
+    assert "another network: labels differ" in refused(capsys, other)
+
+
+def test_too_few_clips_for_a_dev_part_are_scored_themselves(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    manifest = tones.write_corpus(tmp_path, ("cab",))
+    arguments = [*SCRATCH, "--preset", "tiny", "--data", str(manifest), "--steps", "1", "--out", str(tmp_path / "run")]
+    assert train.main(arguments) == 0
+    assert "no dev clips: the training clips are scored instead" in capsys.readouterr().out
