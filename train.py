@@ -148,9 +148,10 @@ def prepare(splits: Splits, language: Language, model: QuartzNet, settings: Trai
 
 def report_skipped(skipped: list[str], out: Path) -> None:
     """All messages to skipped.txt, the first five and their number to the screen."""
-    if distributed.is_main():
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "skipped.txt").write_text("".join(f"{message}\n" for message in skipped), encoding="utf-8")
+    if not distributed.is_main():
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "skipped.txt").write_text("".join(f"{message}\n" for message in skipped), encoding="utf-8")
     for message in skipped[:5]:
         logging.warning("left out: %s", message)
     if skipped:

@@ -9,6 +9,7 @@ times ``world_size / utterances of all ranks``, and the averaged gradient is tha
 """
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -59,7 +60,10 @@ def processes(device: torch.device, timeout_minutes: float = 30.0) -> Iterator[N
     backend = "nccl" if device.type == "cuda" else "gloo"
     process_group.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
     try:
-        yield
+        with warnings.catch_warnings():
+            # depthwise weights (channels, 1, 1, kernel): strides of dimensions of size 1 differ and mean nothing
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+            yield
     finally:
         process_group.destroy_process_group()
 

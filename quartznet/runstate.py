@@ -131,6 +131,7 @@ def resume(training: Training, settings: TrainSettings, identity: dict, path: Pa
     if training.average is not None:
         training.average.restore(train["average"] or {"steps": 0, "weights": payload["weights"]})
     before, training.state = training.state.batches_per_epoch, TrainState(**train["state"])
+    training.state.bad_in_a_row = 0  # another chance, perhaps at a lower rate
     if training.state.batches_per_epoch != before:
         logger.warning("the epoch has %d batches, it had %d: it starts anew", before, training.state.batches_per_epoch)
         training.state.batch, training.state.batches_per_epoch = 0, before
