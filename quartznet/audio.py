@@ -18,6 +18,7 @@ import torchaudio
 from torch import Tensor
 
 TOLERANCE = 0.1  # seconds that a header may promise in excess; sound mp3 files reach 0.05
+ROUNDED = 0.05  # seconds by which a manifest's duration of a whole clip may fall short of it
 
 
 def _claimed_wav_bytes(path: Path) -> int:
@@ -69,6 +70,8 @@ def _span(file: soundfile.SoundFile, offset: float, duration: float | None) -> t
             f"{file.name} is {file.frames / rate:.2f} s long, but a cut from {offset:.2f} s "
             f"to {(start + frames) / rate:.2f} s is asked for; correct offset and duration in the manifest"
         )
+    if start == 0 and file.frames - frames < ROUNDED * rate:
+        return 0, file.frames
     return start, min(frames, file.frames - start)
 
 
@@ -98,8 +101,9 @@ def read_audio(
         path: wav, flac, mp3, ogg or whatever else libsndfile knows.
         sample_rate: of the result, Hz.
         offset: where the cut starts, seconds.
-        duration: of the cut, seconds; None: to the end. Of a cut from the start it is only an upper limit, because
-            manifests often give rounded or estimated durations of whole clips.
+        duration: of the cut, seconds; None: to the end. Manifests often give rounded or estimated durations of whole
+            clips, so of a cut from the start it is only an upper limit, and one that would take off less than 0.05 s
+            takes off nothing (NeMo would cut those samples).
 
     Returns:
         (samples,) float32, ``ceil(frames * sample_rate / own rate)`` samples, in [-1, 1] but for what mp3 decoding and
@@ -115,8 +119,21 @@ def read_audio(
         raise ValueError(f"{path} holds samples that are NaN or infinite; export it again or take it out")
     signal = samples.mean(dim=1)
     if rate != sample_rate:
-        signal = torchaudio.functional.resample(signal, rate, sample_rate)
+        signal = _resample(signal, rate, sample_rate)
     return signal
+
+
+def _resample(signal: torch.Tensor, rate: int, sample_rate: int) -> torch.Tensor:
+    """The "best" Kaiser-windowed sinc of resampy, which NeMo used through librosa; torchaudio's default is shorter."""
+    return torchaudio.functional.resample(
+        signal,
+        rate,
+        sample_rate,
+        lowpass_filter_width=64,
+        rolloff=0.9475937167399596,
+        resampling_method="sinc_interp_kaiser",
+        beta=14.769656459379492,
+    )
 
 
 def audio_duration(path: str | Path) -> float:

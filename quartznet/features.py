@@ -11,7 +11,9 @@ The surprise: "NeMo's front end" is three. ``FeatureConfig.rule`` names the one 
 | 1.x   | 1.0.0 to 2.4      | floor(L / 160) + 1  | reflected         | the same                                |
 | 2.5   | since 2.5         | floor(L / 160)      | zeros             | all zero                                |
 
-They differ by one frame at most, and a wrong rule costs accuracy without any message.
+They differ by one frame at most, and a wrong rule costs accuracy without any message. By the older two rules only the
+longest row of a batch has its own audio reflected at its end; the last frames of the others, and through the mean all
+frames of theirs, depend on the batch. ``forward`` repeats that; ``each`` computes every clip as if it were alone.
 """
 
 import math
@@ -89,6 +91,18 @@ class LogMel(nn.Module):
         if self.config.pad_to:
             features = F.pad(features, (0, -features.shape[2] % self.config.pad_to))
         return features, lengths
+
+    def each(self, signal: Tensor, signal_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """``forward`` for every clip alone, stacked: the same call and shapes, and nothing depends on the batch.
+
+        For evaluation: an error rate must not change with the batch size.
+        """
+        if self.config.rule == "2.5":  # does not depend on the batch anyway
+            return self(signal, signal_lengths)
+        clips = [self(row[None, :length], length[None]) for row, length in zip(signal, signal_lengths, strict=True)]
+        longest = max((features.shape[2] for features, _ in clips), default=0)
+        stacked = [F.pad(features, (0, longest - features.shape[2])) for features, _ in clips]
+        return torch.cat(stacked), torch.cat([lengths for _, lengths in clips])
 
     def _check(self, signal: Tensor, signal_lengths: Tensor, lengths: Tensor) -> None:
         if signal.dim() != 2 or signal_lengths.shape != signal.shape[:1]:

@@ -50,8 +50,8 @@ def recognition_loss(augment: AugmentSettings) -> Callable[[QuartzNet, Batch, to
 
 @torch.inference_mode()
 def recognise_batch(model: QuartzNet, batch: Batch) -> list[Transcript]:
-    """Greedy transcripts and losses of one batch that is on the model's device."""
-    log_probs, lengths = model(batch.signal, batch.signal_lengths)
+    """Greedy transcripts and losses of one batch that is on the model's device; each as if the clip were alone."""
+    log_probs, lengths = model.forward_features(*model.front_end.each(batch.signal, batch.signal_lengths))
     blank = model.alphabet.blank
     losses = ctc_losses(log_probs, lengths, batch.targets, batch.target_lengths, blank, zero_infinity=False).tolist()
     hypotheses = greedy_decode(log_probs, lengths, model.alphabet)

@@ -48,7 +48,8 @@ def transcribe(model: QuartzNet, paths: Sequence[str | Path], batch_seconds: flo
         signals = [read_audio(paths[index], model.config.features.sample_rate) for index in batch]
         lengths = torch.tensor([len(signal) for signal in signals])
         signal = pad_sequence(signals, batch_first=True)
-        log_probs, frames = model(signal.to(model.device), lengths.to(model.device))
+        features, frames = model.front_end.each(signal.to(model.device), lengths.to(model.device))
+        log_probs, frames = model.forward_features(features, frames)
         for index, text in zip(batch, greedy_decode(log_probs, frames, model.alphabet), strict=True):
             texts[index] = text
     model.train(was_training)

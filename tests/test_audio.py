@@ -66,6 +66,12 @@ def test_a_cut_equals_the_slice(tmp_path: Path, kind: str) -> None:
     assert len(read_audio(path, offset=1.5)) == len(whole) - 24000
 
 
+def test_a_rounded_duration_of_a_whole_clip_cuts_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", tone())
+    assert len(read_audio(path, duration=0.96)) == 16000
+    assert len(read_audio(path, duration=0.94)) == 15040
+
+
 def test_a_duration_a_little_too_long_is_cut_at_the_end(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", tone())
     assert len(read_audio(path, offset=0.5, duration=0.55)) == 8000

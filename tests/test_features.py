@@ -60,6 +60,18 @@ def test_rule_2_5_does_not_depend_on_the_batch() -> None:
     torch.testing.assert_close(padded[:, :, : int(frames)], alone[:, :, : int(frames)], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_each_is_every_clip_alone(rule: str) -> None:
+    module, signal, lengths = front_end(rule=rule), torch.randn(2, 9000) * 0.1, torch.tensor([6400, 8003])
+    signal *= torch.arange(9000) < lengths[:, None]
+    together, frames = module.each(signal, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        alone, count = module(signal[row : row + 1, :length], lengths[row : row + 1])
+        assert frames[row] == count[0]
+        torch.testing.assert_close(together[row, :, : int(count)], alone[0, :, : int(count)], rtol=1e-5, atol=1e-5)
+        assert not together[row, :, int(count) :].any()
+
+
 def test_all_steps_of_one_frame_by_hand() -> None:
     """The middle frame of a short clip, from the definition: pre-emphasis, window, DFT, mel, logarithm."""
     config = FeatureConfig(rule="2.5", normalize="none", pad_to=0)
