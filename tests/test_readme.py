@@ -1,0 +1,77 @@
+"""The README says what is so: its commands parse, its example runs, its map lists every module."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import quartznet
+from quartznet.config import BlockConfig, ModelConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
+
+
+def commands(start: str) -> list[list[str]]:
+    """Words of every README line that starts with ``start``."""
+    lines = [line.strip() for _, block in BLOCKS for line in block.splitlines()]
+    return [line.removeprefix(start).split() for line in lines if line.startswith(start)]
+
+
+def test_the_two_commands_are_targets_of_the_makefile() -> None:
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(re.findall(r"^    make (\w+)", README, re.MULTILINE)) == {"demo", "test"} <= set(targets)
+
+
+def test_training_commands_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from train import read_settings
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stt_en_quartznet15x5.nemo").touch()
+    found = commands("python train.py ")
+    assert found
+    for words in found:
+        assert read_settings(words).lang == "es"
+
+
+def test_evaluation_commands_parse() -> None:
+    from evaluate import read_options
+
+    found = commands("python evaluate.py ")
+    assert found
+    for words in found:
+        assert read_options(words).lang == "es"
+
+
+def test_nemo_commands_exist() -> None:
+    assert {words[0] for words in commands("python -m quartznet.nemo ")} == {"inspect", "export"}
+
+
+def test_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy
+    import soundfile
+
+    monkeypatch.chdir(tmp_path)
+    model = quartznet.QuartzNet(ModelConfig((" ", "a"), (BlockConfig(4, 3, stride=2),))).eval()
+    (tmp_path / "runs").mkdir()
+    quartznet.save_nemo(model, "runs/es")
+    for name in ("a.wav", "b.mp3"):
+        soundfile.write(name, numpy.sin(numpy.arange(8000) / 20).astype("float32"), 16000)
+    [example] = [block for language, block in BLOCKS if language == "python"]
+    names = {"torch": torch, "signal": torch.randn(1, 8000), "signal_lengths": torch.tensor([8000])}
+    exec(compile(example, "README.md", "exec"), names)
+    assert len(names["texts"]) == 2
+    assert names["log_probs"].shape == (1, 32, 3) and names["lengths"].tolist() == [25]
+    assert (tmp_path / "es.nemo").is_file()
+
+
+@pytest.mark.parametrize("package", ["quartznet", "data"])
+def test_map_lists_every_module(package: str) -> None:
+    section = re.split(rf"^{package}/ ", README, flags=re.MULTILINE)[1].split("\n\n")[0]
+    for path in (ROOT / package).glob("*.py"):
+        if path.name != "__init__.py":
+            assert path.stem in section or path.stem.removeprefix("nemo") in section, f"README.md lacks {path.name}"
+    for name in re.findall(r"(\w+\.py)", section):
+        assert (ROOT / package / name).is_file(), f"README.md lists {package}/{name}, which is not there"
