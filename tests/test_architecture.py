@@ -29,6 +29,7 @@ LEVELS = (
         "report",
         "runlog",
         "runstate",
+        "slim",
     ),
     ("engine", "transcribe", "recognition"),
 )
