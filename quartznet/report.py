@@ -2,7 +2,8 @@
 
     python -m quartznet.report runs/fine-tuned runs/scratch --labels fine-tuned,scratch --png curves.png
 
-prints one line for each run and draws training loss, dev loss and dev WER of all runs against the step. Every table
+prints one line for each run and draws training loss, dev loss and dev WER of all runs against the step. Where
+``evaluate.py --json RUN/test.json`` has left a result in every run folder, a second table compares these. Every table
 fits a terminal of 80 columns. Rates are fractions inside and per cent in what is printed.
 
 The surprise: "best" is the evaluation with the least dev WER, the one that best.pt holds, while "last loss" is the
@@ -184,6 +185,7 @@ class Run:
     dev: tuple[dict, ...]
     skipped_steps: int
     problems: tuple[str, ...]  # lines that could not be read: "file:line: why"
+    test: dict | None = None  # test.json, as evaluate.py --json writes it
 
     @property
     def best(self) -> dict | None:
@@ -193,7 +195,7 @@ class Run:
 
 
 def read_run(folder: str | Path, label: str | None = None) -> Run:
-    """Reads ``folder``/metrics.jsonl; broken lines are kept as ``problems``, not lost.
+    """Reads ``folder``/metrics.jsonl, and test.json where there is one; broken lines are kept as ``problems``, not lost.
 
     Raises:
         FileNotFoundError: without that file.
@@ -212,7 +214,25 @@ def read_run(folder: str | Path, label: str | None = None) -> Run:
         except (ValueError, KeyError, TypeError) as error:
             problems.append(f"{path}:{number}: not a record of a run ({error!r})")
     train, dev = (sorted(records[kind], key=lambda record: record["step"]) for kind in ("train", "dev"))
-    return Run(label or Path(folder).resolve().name, tuple(train), tuple(dev), len(records["skipped"]), tuple(problems))
+    test = read_test(Path(folder) / "test.json", problems)
+    name = label or Path(folder).resolve().name
+    return Run(name, tuple(train), tuple(dev), len(records["skipped"]), tuple(problems), test)
+
+
+def read_test(path: Path, problems: list[str]) -> dict | None:
+    """The rates of an evaluation, or None without the file; a file that is no evaluation is one of the ``problems``."""
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        result: dict = {"utterances": int(found["utterances"])}
+        for name in ("wer", "cer"):
+            low, high = found[f"{name}_interval"]
+            result |= {name: float(found[name]), f"{name}_interval": [float(low), float(high)]}
+    except (ValueError, KeyError, TypeError) as error:
+        problems.append(f"{path}:1: not a result of evaluate.py --json ({error!r})")
+        return None
+    return result
 
 
 def _clock(seconds: float) -> str:
@@ -249,6 +269,19 @@ def comparison_table(runs: Sequence[Run]) -> str:
     lines = []
     for label, *cells in (("", *heads), *rows):
         lines.append(_shorten(label, first).ljust(first) + "".join(map(str.rjust, cells, widths)))
+    return "\n".join(lines)
+
+
+def held_out_table(runs: Sequence[Run]) -> str:
+    """One line for each run: WER and CER of its test.json with 95 % intervals, and how many clips they are from."""
+    first = max(len("test"), *(min(len(run.label), COLUMNS - 56) for run in runs))
+    lines = [f"{'test':{first}}{'WER %':>9}{'95 %':>15}{'CER %':>9}{'95 %':>15}{'clips':>8}"]
+    for run in runs:
+        cells = ""
+        for name in ("wer", "cer"):
+            low, high = (100 * bound for bound in run.test[f"{name}_interval"])
+            cells += f"{100 * run.test[name]:9.2f}{f'{low:.2f} - {high:.2f}':>15}"
+        lines.append(f"{_shorten(run.label, first):{first}}{cells}{run.test['utterances']:8}")
     return "\n".join(lines)
 
 
@@ -323,6 +356,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except FileNotFoundError as error:
         parser.error(str(error))
     print(comparison_table(runs))
+    if all(run.test is not None for run in runs):
+        print(f"\n{held_out_table(runs)}\n")
     for run in runs:
         if run.skipped_steps:
             print(f"{run.label}: {_plural(run.skipped_steps, 'step')} skipped while training")

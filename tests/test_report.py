@@ -14,6 +14,7 @@ from quartznet.report import (
     evaluate_texts,
     evaluation_json,
     evaluation_table,
+    held_out_table,
     main,
     read_run,
     smooth,
@@ -129,6 +130,36 @@ def test_comparison_fits_a_terminal(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path / "a", [0.5] * 3, audio_hours=12.25), "a very long name " * 10)
     table = comparison_table([run])
     assert fits_a_terminal(table) and "12.25" in table
+
+
+def write_test(folder: Path, wer: float) -> None:
+    result = evaluation_json(evaluate_texts(NAMES, REFERENCES, HYPOTHESES, loss=1.5))
+    (folder / "test.json").write_text(json.dumps({**result, "wer": wer, "wer_interval": [wer / 2, 2 * wer]}))
+
+
+def test_results_on_the_test_split_stand_beside_each_other(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folders = [write_run(tmp_path / name, [0.5]) for name in ("fine", "a very long name " * 10)]
+    write_test(folders[0], 0.2)
+    main([str(folder) for folder in folders])
+    assert "95 %" not in capsys.readouterr().out  # not all runs were tested
+    write_test(folders[1], 0.5)
+    table = held_out_table([read_run(folder) for folder in folders])
+    assert fits_a_terminal(table)
+    heads, fine, scratch = table.splitlines()
+    assert fine.split()[:5] == ["fine", "20.00", "10.00", "-", "40.00"] and fine.split()[-1] == "4"
+    assert "50.00  25.00 - 100.00" in scratch
+    main([str(folder) for folder in folders])
+    assert heads in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "text", ["{", '{"wer": null}', '{"wer": 1, "cer": 1, "utterances": 1, "wer_interval": 3}', "[]"]
+)
+def test_a_broken_test_result_is_named(tmp_path: Path, text: str) -> None:
+    folder = write_run(tmp_path / "run", [0.5])
+    (folder / "test.json").write_text(text)
+    run = read_run(folder)
+    assert run.test is None and run.problems[0].startswith(f"{folder / 'test.json'}:1: not a result of evaluate.py")
 
 
 def test_unscored_runs_have_dashes(tmp_path: Path) -> None:
