@@ -195,7 +195,7 @@ class Run:
 
 
 def read_run(folder: str | Path, label: str | None = None) -> Run:
-    """Reads ``folder``/metrics.jsonl, and test.json where there is one; broken lines are kept as ``problems``, not lost.
+    """Reads ``folder``/metrics.jsonl, and test.json if there is one; what is broken is kept as ``problems``, not lost.
 
     Raises:
         FileNotFoundError: without that file.
@@ -274,14 +274,14 @@ def comparison_table(runs: Sequence[Run]) -> str:
 
 def held_out_table(runs: Sequence[Run]) -> str:
     """One line for each run: WER and CER of its test.json with 95 % intervals, and how many clips they are from."""
-    first = max(len("test"), *(min(len(run.label), COLUMNS - 56) for run in runs))
-    lines = [f"{'test':{first}}{'WER %':>9}{'95 %':>15}{'CER %':>9}{'95 %':>15}{'clips':>8}"]
+    first = max(len("test"), *(min(len(run.label), COLUMNS - 57) for run in runs))
+    lines = [f"{'test':{first}}{'WER %':>9}{'95 %':>16}{'CER %':>9}{'95 %':>16}{'clips':>7}"]
     for run in runs:
         cells = ""
         for name in ("wer", "cer"):
             low, high = (100 * bound for bound in run.test[f"{name}_interval"])
-            cells += f"{100 * run.test[name]:9.2f}{f'{low:.2f} - {high:.2f}':>15}"
-        lines.append(f"{_shorten(run.label, first):{first}}{cells}{run.test['utterances']:8}")
+            cells += f"{100 * run.test[name]:9.2f}{f'{low:.2f} - {high:.2f}':>16}"
+        lines.append(f"{_shorten(run.label, first):{first}}{cells}{run.test['utterances']:7}")
     return "\n".join(lines)
 
 

@@ -147,7 +147,7 @@ def test_results_on_the_test_split_stand_beside_each_other(tmp_path: Path, capsy
     assert fits_a_terminal(table)
     heads, fine, scratch = table.splitlines()
     assert fine.split()[:5] == ["fine", "20.00", "10.00", "-", "40.00"] and fine.split()[-1] == "4"
-    assert "50.00  25.00 - 100.00" in scratch
+    assert "  50.00  25.00 - 100.00  " in scratch
     main([str(folder) for folder in folders])
     assert heads in capsys.readouterr().out
 
