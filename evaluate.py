@@ -8,7 +8,6 @@ checkpoint that cannot write a letter is measured on what it can write; the tabl
 """
 
 import argparse
-import dataclasses
 import json
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from data.dataset import normalised
 from data.loaders import evaluation_loader
 from data.manifest import Utterance
 from data.source import fill_durations, read_source
@@ -79,6 +79,7 @@ def transcribe_clips(
         options.batch_seconds,
         workers=options.workers,
         pin_memory=device.type == "cuda",
+        shortest=model.front_end.shortest,
     )
     rows, skipped = recognise(fast, loader)
     place = {clip.name: number for number, clip in enumerate(clips)}
@@ -101,18 +102,18 @@ def evaluate(options: argparse.Namespace) -> None:
     print(f"{options.checkpoint} on {description}")
     if report.letters_lost:
         print(f"letters outside the model's alphabet, removed from the references:\n{report.table()}")
+    clips, emptied = normalised(clips, language)
     clips, problems = fill_durations(clips)
-    clips = [dataclasses.replace(clip, text=language.normalize(clip.text)) for clip in clips]
     started = time.perf_counter()
     rows, failed = transcribe_clips(model, clips, options)
     seconds = time.perf_counter() - started
-    skipped = [*skipped, *problems, *failed]
+    skipped = [*skipped, *emptied, *problems, *failed]
     for message in skipped[:5]:
         print(f"left out: {message}")
     if skipped:
         print(f"{len(skipped)} clips left out")
     if not rows:
-        raise ValueError(f"no clip of {options.data} could be evaluated")
+        raise ValueError(f"no clip of {options.data} could be evaluated; the first problem: {skipped[0]}")
 
     result = evaluate_texts(
         *zip(*((row.name, row.reference, row.hypothesis) for row in rows), strict=True), mean_loss(rows)

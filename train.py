@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from data.dataset import usable
+from data.dataset import normalised, usable
 from data.loaders import evaluation_loader, training_loader
 from data.manifest import Utterance, read_manifest
 from data.source import LOOKED_FOR, fill_durations, open_source
@@ -124,18 +124,17 @@ def prepare(splits: Splits, language: Language, model: QuartzNet, settings: Trai
     skipped = list(splits.skipped)
     parts = []
     for clips in (splits.train, splits.dev, splits.test):
-        clips = [dataclasses.replace(clip, text=language.normalize(clip.text)) for clip in clips]
-        clips, problems = fill_durations(clips)
+        for step in (lambda clips: normalised(clips, language), fill_durations):
+            clips, problems = step(clips)
+            skipped += problems
         parts.append(clips)
-        skipped += problems
-    features, data = model.config.features, settings.data
-    stride = 1000 / model.output_length(1000)
+    data = settings.data
     train, problems = usable(
         parts[0],
         model.alphabet,
         data.min_duration,
         data.max_duration,
-        frames_per_second=features.sample_rate / features.hop / stride,
+        frames_per_second=model.config.features.sample_rate / samples_per_output(model),
         fastest_speed=max(settings.augment.speeds, default=1.0),
     )
     if not train:
@@ -144,6 +143,11 @@ def prepare(splits: Splits, language: Language, model: QuartzNet, settings: Trai
     if not parts[1]:
         logging.warning("no dev clips: the training clips are scored instead, which says little")
     return Clips(train, parts[1] or train, parts[2], skipped + problems)
+
+
+def samples_per_output(model: QuartzNet) -> int:
+    """How much of the waveform each output of the network stands for: the hop times all strides."""
+    return round(model.config.features.hop * 1000 / model.output_length(1000))
 
 
 def report_skipped(skipped: list[str], out: Path) -> None:
@@ -221,9 +225,19 @@ def assemble(model: QuartzNet, clips: Clips, settings: TrainSettings, device: to
     """Training batches, and what the loop must know about speech; every process gets its share of both."""
     rank, world = distributed.rank(), distributed.world_size()
     sample_rate, data, pin = model.config.features.sample_rate, settings.data, device.type == "cuda"
-    loader = training_loader(clips.train, model.alphabet, settings, sample_rate, pin, rank, world)
+    shortest = model.front_end.shortest
+    loader = training_loader(
+        clips.train, model.alphabet, settings, sample_rate, pin, rank, world, shortest, samples_per_output(model)
+    )
     dev = evaluation_loader(
-        clips.dev[rank::world], model.alphabet, sample_rate, data.batch_seconds, data.max_batch, data.workers, pin
+        clips.dev[rank::world],
+        model.alphabet,
+        sample_rate,
+        data.batch_seconds,
+        data.max_batch,
+        data.workers,
+        pin,
+        shortest,
     )
     task = Task(
         loss=recognition_loss(settings.augment),
@@ -243,8 +257,14 @@ def print_results(state: TrainState, clips: Clips, settings: TrainSettings, devi
     print(f"\n{'':12}{'WER':>9}{'CER':>10}")
     print(f"{'best dev':12}{100 * best['wer']:>7.2f} %{100 * best['cer']:>8.2f} %   step {best['step']}")
     if clips.test:
-        sample_rate, seconds = model.config.features.sample_rate, settings.data.batch_seconds
-        test = evaluation_loader(clips.test, model.alphabet, sample_rate, seconds, workers=settings.data.workers)
+        test = evaluation_loader(
+            clips.test,
+            model.alphabet,
+            model.config.features.sample_rate,
+            settings.data.batch_seconds,
+            workers=settings.data.workers,
+            shortest=model.front_end.shortest,
+        )
         rows, skipped = recognise(model.for_inference(), test)
         for message in skipped:
             print(f"left out: {message}")

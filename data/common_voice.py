@@ -51,9 +51,7 @@ def _without(clips: list[Utterance], held_out: list[Utterance], skipped: list[st
     kept = [clip for clip in clips if clip.speaker not in speakers and sentence_key(clip.text) not in sentences]
     remaining = {clip.origin for clip in kept}
     skipped += [
-        f"{clip.origin}: left out of train, its speaker or sentence is in dev or test"
-        for clip in clips
-        if clip.origin not in remaining
+        f"{clip.origin}: its speaker or sentence is in dev or test" for clip in clips if clip.origin not in remaining
     ]
     return kept
 
@@ -70,11 +68,11 @@ def _read_table(path: Path, clips: set[str], durations: dict[str, float], skippe
             continue
         fields = dict(zip(header, line.split("\t"), strict=False))
         if line.count("\t") >= len(header) or "path" not in fields or "sentence" not in fields:
-            skipped.append(f"{path}:{number}: {line.count(chr(9)) + 1} columns, expected {len(header)}; row left out")
+            skipped.append(f"{path}:{number}: {line.count(chr(9)) + 1} columns, expected {len(header)}")
             continue
         name = _file_name(fields["path"], clips)
         if name is None:
-            skipped.append(f"{path}:{number}: clip {fields['path']!r} is not in {path.parent / 'clips'}; row left out")
+            skipped.append(f"{path}:{number}: clip {fields['path']!r} is not in {path.parent / 'clips'}")
             continue
         utterances.append(
             Utterance(

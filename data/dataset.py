@@ -8,7 +8,7 @@ dataset, and a plain attribute set in the training process would never reach the
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -19,7 +19,7 @@ from data.hashing import stable_hash
 from data.manifest import Utterance
 from quartznet.audio import change_speed, read_audio
 from quartznet.augment import choose_speed
-from quartznet.text import Alphabet
+from quartznet.text import Alphabet, Language
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,9 @@ class SpeechDataset(Dataset[Item]):
         sample_rate: of the signals, Hz.
         speeds: one of them is drawn for each clip in each epoch, from (seed, epoch, index) alone; () for none.
         seed: of the speeds.
+        shortest: samples that the front end needs (``LogMel.shortest``); a shorter clip is a problem.
+        samples_per_output: of the network's output, to check that a text has a path through its clip as it really is,
+            whatever its manifest says; 0: not checked, as for evaluation.
     """
 
     def __init__(
@@ -51,12 +54,16 @@ class SpeechDataset(Dataset[Item]):
         sample_rate: int = 16000,
         speeds: Sequence[float] = (),
         seed: int = 0,
+        shortest: int = 1,
+        samples_per_output: int = 0,
     ) -> None:
         self.utterances = utterances
         self.alphabet = alphabet
         self.sample_rate = sample_rate
         self.speeds = tuple(speeds)
         self.seed = seed
+        self.shortest = shortest
+        self.samples_per_output = samples_per_output
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
@@ -77,14 +84,42 @@ class SpeechDataset(Dataset[Item]):
             target = torch.tensor(self.alphabet.encode(utterance.text), dtype=torch.int64)
             signal = read_audio(utterance.audio_path, self.sample_rate, utterance.offset, utterance.duration)
             signal = change_speed(signal, self.speed(index))
+            self._check(signal, utterance.text)
         except (OSError, ValueError, RuntimeError, MemoryError) as error:
             problem = f"{utterance.origin or utterance.name}: {error or type(error).__name__}"
             return Item(torch.zeros(0), torch.zeros(0, dtype=torch.int64), utterance.text, utterance.name, problem)
         return Item(signal, target, utterance.text, utterance.name)
 
+    def _check(self, signal: Tensor, text: str) -> None:
+        if len(signal) < self.shortest:
+            raise ValueError(f"the clip has {len(signal)} samples at this speed, the network needs {self.shortest}")
+        if self.samples_per_output:
+            problem = _text_problem(text, self.alphabet, len(signal) // self.samples_per_output)
+            if problem:
+                raise ValueError(problem)
+
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Which clips are left out before training
+
+
+def normalised(utterances: Sequence[Utterance], language: Language) -> tuple[list[Utterance], list[str]]:
+    """Texts by the rules of ``language``, and a message for each clip of whose text nothing is left.
+
+    A text that was empty from the start stays: whoever evaluates on silence wants every word heard there to count.
+    """
+    kept, skipped = [], []
+    for utterance in utterances:
+        text = language.normalize(utterance.text)
+        if text or not utterance.text.strip():
+            kept.append(replace(utterance, text=text))
+        else:
+            where = utterance.origin or utterance.name
+            skipped.append(
+                f"{where}: no letter of {utterance.text[:60]!r} is in the alphabet, the transcript would be empty; "
+                "write it out in letters or choose the language it is in"
+            )
+    return kept, skipped
 
 
 def usable(
@@ -118,7 +153,7 @@ def usable(
             utterance.text, alphabet, int(utterance.duration / fastest_speed * frames_per_second)
         )
         if problem:
-            skipped.append(f"{utterance.origin or utterance.name}: left out: {problem}")
+            skipped.append(f"{utterance.origin or utterance.name}: {problem}")
         else:
             kept.append(utterance)
     return kept, skipped

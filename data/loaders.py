@@ -38,15 +38,20 @@ def training_loader(
     pin_memory: bool = False,
     rank: int = 0,
     world_size: int = 1,
+    shortest: int = 1,
+    samples_per_output: int = 0,
 ) -> DataLoader:
-    """Shuffled batches of ``settings.data.batch_seconds``, speeds changed; all utterances need a duration."""
+    """Shuffled batches of ``settings.data.batch_seconds``, speeds changed; all utterances need a duration.
+
+    ``shortest`` and ``samples_per_output`` are the network's, see ``SpeechDataset``.
+    """
     data, speeds = settings.data, settings.augment.speeds
     durations = [utterance.duration for utterance in utterances]
     slowest = 1 / min(speeds, default=1.0)
     sampler = BucketSampler(
         durations, data.batch_seconds, data.max_batch, settings.seed, True, rank, world_size, slowest
     )
-    dataset = SpeechDataset(utterances, alphabet, sample_rate, speeds, settings.seed)
+    dataset = SpeechDataset(utterances, alphabet, sample_rate, speeds, settings.seed, shortest, samples_per_output)
     return _loader(dataset, sampler, data.workers, pin_memory)
 
 
@@ -58,9 +63,11 @@ def evaluation_loader(
     max_batch: int = 128,
     workers: int = 0,
     pin_memory: bool = False,
+    shortest: int = 1,
 ) -> DataLoader | list[Batch]:
     """Every utterance once, from short to long; an empty list for no utterances. All need a duration."""
     if not utterances:
         return []
     sampler = BucketSampler([utterance.duration for utterance in utterances], batch_seconds, max_batch, shuffle=False)
-    return _loader(SpeechDataset(utterances, alphabet, sample_rate), sampler, workers, pin_memory)
+    dataset = SpeechDataset(utterances, alphabet, sample_rate, shortest=shortest)
+    return _loader(dataset, sampler, workers, pin_memory)

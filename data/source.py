@@ -144,7 +144,7 @@ def fill_durations(utterances: Sequence[Utterance], jobs: int = 8) -> tuple[list
     """Every utterance with a duration, in the given order, and a message for each clip that cannot be read.
 
     Only headers are read, by ``jobs`` threads (libsndfile lets other threads run meanwhile); clips with a duration are
-    not touched at all.
+    not touched at all, and a stated duration of 0 is a message.
     """
     unknown = [clip for clip in utterances if clip.duration is None]
     measured: dict[Utterance, Utterance | str] = {}
@@ -154,9 +154,13 @@ def fill_durations(utterances: Sequence[Utterance], jobs: int = 8) -> tuple[list
             for clip, result in zip(block, pool.map(_measure, block), strict=True):
                 measured[clip] = result
                 bar.update()
-    results = [measured.get(clip, clip) for clip in utterances]
+    results = [measured.get(clip, clip) if clip.duration != 0 else _lasts_no_time(clip) for clip in utterances]
     kept = [result for result in results if isinstance(result, Utterance)]
     return kept, [result for result in results if isinstance(result, str)]
+
+
+def _lasts_no_time(clip: Utterance) -> str:
+    return f"{clip.origin or clip.name}: its duration is 0; correct it, or take the duration out to have it measured"
 
 
 def _measure(clip: Utterance) -> Utterance | str:

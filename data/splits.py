@@ -104,4 +104,4 @@ def _repeats(sentences: Sequence[str], parts: Sequence[str]) -> list[int]:
 
 
 def _leak_message(clip: Utterance) -> str:
-    return f"{clip.origin or clip.name}: left out, its sentence was held out for dev or test: {clip.text!r}"
+    return f"{clip.origin or clip.name}: its sentence was held out for dev or test: {clip.text!r}"

@@ -67,6 +67,11 @@ class LogMel(nn.Module):
         self.register_buffer("window", torch.hann_window(config.window_size, periodic=config.periodic_window))
         self.register_buffer("filterbank", mel_filterbank(config))
 
+    @property
+    def shortest(self) -> int:
+        """Samples that a clip of its own must have: what the edges reflect, or one hop where they are zeros."""
+        return self.config.hop if self.config.rule == "2.5" else self.config.fft_size // 2 + 1
+
     @torch.no_grad()
     def forward(self, signal: Tensor, signal_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Log-mel features of a padded batch.
@@ -110,9 +115,8 @@ class LogMel(nn.Module):
                 f"signal must be (batch, samples) and signal_lengths (batch,), got {tuple(signal.shape)} and "
                 f"{tuple(signal_lengths.shape)}; give a single clip as signal[None]"
             )
-        shortest = self.config.fft_size // 2 + 1
-        if self.config.rule != "2.5" and signal.shape[1] < shortest:
-            raise ValueError(f"a clip of {signal.shape[1]} samples is too short; the front end needs {shortest}")
+        if self.config.rule != "2.5" and signal.shape[1] < self.shortest:
+            raise ValueError(f"a clip of {signal.shape[1]} samples is too short; the front end needs {self.shortest}")
         if signal.shape[0] and int(lengths.min()) < 1:
             raise ValueError(f"a clip of {int(signal_lengths.min())} samples has no frame; leave empty clips out")
 

@@ -28,12 +28,19 @@ def batches_by_length(durations: Sequence[float], batch_seconds: float) -> Itera
         yield batch
 
 
+def _check_lengths(paths: Sequence[str | Path], signals: Sequence[torch.Tensor], shortest: int) -> None:
+    for path, signal in zip(paths, signals, strict=True):
+        if len(signal) < shortest:
+            raise ValueError(f"{path} has {len(signal)} samples, the network needs {shortest}; leave it out")
+
+
 @torch.inference_mode()
 def transcribe(model: QuartzNet, paths: Sequence[str | Path], batch_seconds: float = 120.0) -> list[str]:
     """Greedy transcripts of ``paths``, in their order; the model's mode is left as it was.
 
     Raises:
-        ValueError: ``batch_seconds`` is not positive, or a file cannot be decoded; the message names the file.
+        ValueError: ``batch_seconds`` is not positive, or a file cannot be decoded or is shorter than the front end
+            needs (some 0.02 s); the message names the file.
         FileNotFoundError: a file is not there.
     """
     if batch_seconds <= 0:
@@ -46,6 +53,7 @@ def transcribe(model: QuartzNet, paths: Sequence[str | Path], batch_seconds: flo
     model.eval()
     for batch in batches_by_length(durations, batch_seconds):
         signals = [read_audio(paths[index], model.config.features.sample_rate) for index in batch]
+        _check_lengths([paths[index] for index in batch], signals, model.front_end.shortest)
         lengths = torch.tensor([len(signal) for signal in signals])
         signal = pad_sequence(signals, batch_first=True)
         features, frames = model.front_end.each(signal.to(model.device), lengths.to(model.device))

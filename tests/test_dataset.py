@@ -11,11 +11,11 @@ from torch.testing import assert_close
 from torch.utils.data import DataLoader
 
 from data.collate import collate
-from data.dataset import SpeechDataset, usable
+from data.dataset import SpeechDataset, normalised, usable
 from data.manifest import Utterance
 from data.samplers import BucketSampler
 from quartznet.audio import change_speed, read_audio
-from quartznet.text import Alphabet
+from quartznet.text import Alphabet, find_language
 
 ALPHABET = Alphabet((" ", "a", "b", "c"))
 SPEEDS = (0.9, 1.0, 1.1)
@@ -93,7 +93,7 @@ def test_what_cannot_be_trained_on_is_left_out_with_its_reason(text: str, durati
     bad = Utterance(Path("bad.wav"), text, duration, origin="m.jsonl:7")
     kept, skipped = usable([good, bad], ALPHABET, 0.1, 16.7)
     assert kept == [good] and len(skipped) == 1
-    with pytest.raises(ValueError, match=rf"^m\.jsonl:7: left out: .*{reason}"):
+    with pytest.raises(ValueError, match=rf"^m\.jsonl:7: .*{reason}"):
         raise ValueError(skipped[0])
 
 
@@ -105,3 +105,27 @@ def test_a_slower_limit_keeps_more_and_the_ends_are_allowed() -> None:
 def test_a_clip_of_unknown_length_is_our_mistake() -> None:
     with pytest.raises(ValueError, match=r"a\.wav has no duration; call fill_durations first"):
         usable([Utterance(Path("a.wav"), "a", None)], ALPHABET, 0.1, 16.7)
+
+
+def test_a_clip_too_short_for_the_front_end_is_a_problem_and_no_error(clip: Path) -> None:
+    dataset = SpeechDataset([Utterance(clip, "ab", 0.5, origin="m:1")], ALPHABET, speeds=(2.0,), shortest=4001)
+    assert dataset[0].problem == "m:1: the clip has 4000 samples at this speed, the network needs 4001"
+    dataset.shortest = 4000
+    assert dataset[0].problem == ""
+
+
+def test_a_manifest_cannot_lie_a_text_into_its_clip(clip: Path) -> None:
+    """25 letters are said to have 5 s; there are 24 outputs, and their loss would be a silent zero."""
+    told = Utterance(clip, "ab" * 12 + "a", 5.0, origin="m:1")
+    assert usable([told], ALPHABET, 0.1, 16.7)[1] == []
+    assert "needs 25 frames and the clip has 24" in SpeechDataset([told], ALPHABET, samples_per_output=333)[0].problem
+    assert SpeechDataset([told], ALPHABET)[0].problem == ""  # evaluation: the words still count
+
+
+def test_a_text_that_loses_everything_is_counted_and_silence_stays() -> None:
+    spanish = find_language("es")
+    clips = [Utterance(Path("a.wav"), text, 1.0, origin=f"m:{n}") for n, text in enumerate(("¡Sí!", "我们", "", "42"))]
+    kept, skipped = normalised(clips, spanish)
+    assert [clip.text for clip in kept] == ["sí", ""]
+    assert [message.split(":")[1] for message in skipped] == ["1", "3"]
+    assert "no letter of '我们' is in the alphabet" in skipped[0]

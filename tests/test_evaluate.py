@@ -37,6 +37,13 @@ def test_scores_survive_bad_clips_and_lost_letters(tmp_path: Path, capsys: pytes
     assert "letters outside the model's alphabet" in output and "1 clips left out" in output
 
 
+def test_data_in_another_alphabet_is_an_error_and_no_score(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    manifest = tones.write_corpus(tmp_path, ("да", "нет"))
+    assert evaluate.main(["--checkpoint", str(checkpoint(tmp_path / "m.pt", lang="es")), "--data", str(manifest)]) == 2
+    output = capsys.readouterr()
+    assert "the first problem: " in output.err and "no letter of 'да' is in the alphabet" in output.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -113,6 +113,16 @@ def test_single_frame_is_finite() -> None:
     assert frames.tolist() == [1] and features.isfinite().all()
 
 
+@pytest.mark.parametrize(("rule", "shortest"), [("0.x", 257), ("1.x", 257), ("2.5", 160)])
+def test_the_shortest_clip_is_accepted_and_one_sample_less_is_not(rule: str, shortest: int) -> None:
+    module = front_end(rule=rule)
+    assert module.shortest == shortest
+    features, _ = module.each(torch.randn(2, shortest) * 0.1, torch.tensor([shortest, shortest]))
+    assert features.isfinite().all()
+    with pytest.raises(ValueError, match=f"a clip of {shortest - 1} samples"):
+        module(torch.zeros(1, shortest - 1), torch.tensor([shortest - 1]))
+
+
 def test_bad_input_is_refused() -> None:
     with pytest.raises(ValueError, match="give a single clip as"):
         front_end()(torch.zeros(4000), torch.tensor([4000]))

@@ -145,6 +145,14 @@ def test_durations_come_from_headers_and_keep_the_order(tmp_path: Path) -> None:
     assert fill_durations([], jobs=0) == ([], [])
 
 
+def test_a_stated_duration_of_zero_is_a_message() -> None:
+    kept, skipped = fill_durations([Utterance(Path("a.wav"), "a", 0.0, origin="m:1")])
+    assert (kept, skipped) == (
+        [],
+        ["m:1: its duration is 0; correct it, or take the duration out to have it measured"],
+    )
+
+
 def test_every_real_manifest_reads_and_its_durations_are_right(shared: Path) -> None:
     paths = sorted((shared / "corpora").glob("*/*.jsonl"))
     assert len(paths) >= 10

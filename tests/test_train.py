@@ -1,11 +1,15 @@
 """train.py: what is asked for is what happens, and each mistake gets one line and exit status 2."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import tones
 import torch
 
+import evaluate
 import train
 from quartznet import load_model
 from quartznet.checkpoint import load_checkpoint, save_checkpoint
@@ -15,11 +19,11 @@ from quartznet.model import QuartzNet
 SCRATCH = ["--from-scratch", "--lang", "es", "--device", "cpu", "--data.workers", "0"]
 
 
-def english(path: Path, labels: str = " abcd") -> Path:
+def english(path: Path, labels: str = " abcd", rule: str = "0.x") -> Path:
     """A small checkpoint to start from."""
     torch.manual_seed(1)
     blocks = (BlockConfig(16, 11, stride=2), BlockConfig(16, 11, residual=True), BlockConfig(16, 1, separable=False))
-    model = QuartzNet(ModelConfig(tuple(labels), blocks, FeatureConfig(rule="0.x")))
+    model = QuartzNet(ModelConfig(tuple(labels), blocks, FeatureConfig(rule=rule)))
     save_checkpoint(path, {"model_config": to_dict(model.config), "weights": model.state_dict(), "lang": "en"})
     return path
 
@@ -111,9 +115,27 @@ def test_useless_clips_are_counted_and_listed(tmp_path: Path, capsys: pytest.Cap
     arguments = [*SCRATCH, "--preset", "tiny", "--train", str(manifest), "--dev", str(dev), "--out", str(out)]
     assert train.main([*arguments, "--steps", "2", "--allow-char-loss"]) == 0
     skipped = (out / "skipped.txt").read_text(encoding="utf-8")
-    assert "train.jsonl:1: left out: its text needs" in skipped
+    assert "train.jsonl:1: its text needs" in skipped
     assert "absent.wav" in skipped and "train.jsonl:3" in skipped
     assert "clips left out; all are listed in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rule", ["0.x", "1.x", "2.5"])
+def test_clips_shorter_than_a_frame_stop_nothing(rule: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """In training the manifest promises more than there is; in dev and test the length is honest."""
+    manifest, dev = tones.write_corpus(tmp_path), tones.write_corpus(tmp_path, ("cab", "d", "a"), "dev")
+    (tmp_path / "train1.wav").write_bytes((tmp_path / "train0.wav").read_bytes())
+    for name, samples in (("train0", 100), ("dev1", 100), ("dev2", 1)):
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(samples), 16000)
+    lines = [json.loads(line) for line in dev.read_text(encoding="utf-8").splitlines()]
+    dev.write_text("".join(json.dumps({**line, "duration": None}) + "\n" for line in lines), encoding="utf-8")
+    out, init = tmp_path / "run", english(tmp_path / "en.pt", rule=rule)
+    arguments = ["--init", str(init), *SCRATCH[1:], "--train", str(manifest), "--dev", str(dev), "--out", str(out)]
+    assert train.main([*arguments, "--epochs", "1", "--data.max-batch", "1"]) == 0
+    assert "train.jsonl:1: the clip has" in (out / "skipped.txt").read_text(encoding="utf-8")
+    assert "2 dev clips failed to load" in capsys.readouterr().out
+    assert evaluate.main(["--checkpoint", str(out), "--data", str(dev)]) == 0
+    assert "2 clips left out" in capsys.readouterr().out
 
 
 def test_no_usable_clip_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
