@@ -92,7 +92,7 @@ class SpeechDataset(Dataset[Item]):
 
     def _check(self, signal: Tensor, text: str) -> None:
         if len(signal) < self.shortest:
-            raise ValueError(f"the clip has {len(signal)} samples at this speed, the network needs {self.shortest}")
+            raise ValueError(f"the clip has {len(signal)} samples, the network needs {self.shortest}")
         if self.samples_per_output:
             problem = _text_problem(text, self.alphabet, len(signal) // self.samples_per_output)
             if problem:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy
 import torch
+from torch import nn
 
 from quartznet.config import ModelConfig, from_dict
 from quartznet.model import QuartzNet
@@ -37,7 +38,11 @@ def replace_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def save_checkpoint(path: str | Path, payload: dict) -> None:
-    """Writes ``payload`` with the format's name; atomic, see above."""
+    """Writes ``payload`` with the format's name; atomic, see above.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; the message names the file and says what to do.
+    """
 
     def write(temporary: Path) -> None:
         with open(temporary, "wb") as file:
@@ -45,7 +50,14 @@ def save_checkpoint(path: str | Path, payload: dict) -> None:
             file.flush()
             os.fsync(file.fileno())
 
-    replace_atomically(Path(path), write)
+    try:
+        replace_atomically(Path(path), write)
+    except (OSError, RuntimeError) as error:  # torch.save makes a RuntimeError of some failed writes
+        reason = getattr(error, "strerror", None) or str(error).strip().split("\n")[0]
+        raise OSError(
+            f"{path} cannot be written ({reason}); what was saved before is untouched: make room or make the folder "
+            "writable, then run the same command again"
+        ) from error
 
 
 def copy_checkpoint(source: str | Path, target: str | Path) -> None:
@@ -103,7 +115,7 @@ def load_checkpoint(path: str | Path) -> dict:
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = str(error).strip().split(". ")[0].split("\n")[0] or type(error).__name__
         raise ValueError(
             f"{path} cannot be read as a checkpoint, it may be damaged or of another kind: {reason}"
         ) from error
@@ -114,11 +126,16 @@ def load_checkpoint(path: str | Path) -> dict:
     return payload
 
 
+def not_finite(model: nn.Module) -> list[str]:
+    """Names of the weights and statistics that hold NaN or infinity."""
+    return [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
+
+
 def model_from_checkpoint(path: str | Path) -> QuartzNet:
     """The network of a checkpoint, on the CPU, in evaluation mode.
 
     Raises:
-        ValueError: see ``load_checkpoint``; also when weights are missing, left over or of the wrong shape.
+        ValueError: see ``load_checkpoint``; also when weights are missing, left over, of the wrong shape or not finite.
     """
     payload = load_checkpoint(path)
     missing = [key for key in ("model_config", "weights") if key not in payload]
@@ -128,7 +145,11 @@ def model_from_checkpoint(path: str | Path) -> QuartzNet:
     try:
         model.load_state_dict(payload["weights"])
     except RuntimeError as error:
-        raise ValueError(f"{path}: weights and model_config contradict each other: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: weights and model_config contradict each other: {reason}") from error
+    broken = not_finite(model)
+    if broken:
+        raise ValueError(f"{path}: {broken[0]} is not finite (of {len(broken)}); file or training is broken")
     return model.eval()
 
 

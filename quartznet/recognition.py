@@ -5,10 +5,9 @@ over batches and keeps one ``Transcript`` for each clip; every rate is computed 
 while training and the number of evaluate.py come from the same lines.
 """
 
-import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,8 +20,6 @@ from quartznet.ctc import ctc_losses, greedy_decode
 from quartznet.engine import DevResult
 from quartznet.metrics import error_counts, total
 from quartznet.model import QuartzNet
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -101,14 +98,12 @@ def evaluator(batches: Iterable[Batch]) -> Callable[[QuartzNet, Callable[[], boo
 
     def evaluate(model: QuartzNet, should_stop: Callable[[], bool]) -> DevResult | None:
         rows, skipped = recognise(model, batches, should_stop)
-        if skipped:
-            logger.warning("%d dev clips failed to load, the first: %s", len(skipped), skipped[0])
         parts = distributed.gather((rows, should_stop()))
         if any(stopped for _, stopped in parts):
             return None
         rows = [row for part, _ in parts for row in part]
         if not rows:
             raise ValueError(f"no dev clip could be loaded; the first problem: {(skipped or ['none'])[0]}")
-        return summarise(rows)
+        return replace(summarise(rows), skipped=skipped)
 
     return evaluate

@@ -3,7 +3,9 @@
 metrics.jsonl holds one JSON object a line: ``{"kind": "train", "step", "epoch", "loss", "lr", "grad_norm",
 "audio_seconds_per_second", "seconds", "audio_hours"}`` every ``log_every`` steps, ``{"kind": "dev", "step", "epoch",
 "loss", "wer", "cer", "seconds"}`` after each evaluation, ``{"kind": "skipped", "step", "reason", "clips"}`` for a step
-that was left out. ``seconds`` is training time since step 0, over all resumptions.
+that was left out. ``seconds`` is the time by the clock from step 0 to the end of that step, over all resumptions:
+evaluating and saving count, but an evaluation's own line has the time at which it began. ``audio_seconds_per_second``
+is about the steps since the line before, evaluations not counted.
 
 The surprise: a resumed run first deletes the lines written after the checkpoint that it continues from; otherwise those
 steps would stand there twice.
@@ -14,6 +16,8 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -40,23 +44,28 @@ class Window:
         return self.loss / self.utterances if self.utterances else math.nan
 
 
-def truncate_metrics(path: Path, last_step: int) -> None:
-    """Drops the records after ``last_step``, and a last line that a crash left unfinished."""
+def truncate_metrics(path: Path, last_step: int, evaluation_due: bool = False) -> None:
+    """Drops the records after ``last_step``, and lines that a crash or a full disk left unfinished.
+
+    With ``evaluation_due`` also the evaluation of ``last_step``, which is about to be repeated.
+    """
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []:
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for line in text.split("\n")[:-1]:  # what follows the last line end is unfinished
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+            repeated = evaluation_due and record["kind"] == "dev" and record["step"] == last_step
+            if record["step"] <= last_step and not repeated:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
             continue
-        if record["step"] <= last_step:
-            kept.append(line)
     replace_atomically(path, lambda temporary: temporary.write_text("".join(kept), encoding="utf-8"))
 
 
 class RunLog:
     """Receives every step and every evaluation; a context manager that closes its files."""
 
-    def __init__(self, out: Path, first_step: int, total_steps: int) -> None:
+    def __init__(self, out: Path, first_step: int, total_steps: int, evaluation_due: bool = False) -> None:
         """Opens the files of the run folder ``out``; a run that continues gives the steps already done."""
         self.window = Window(started=time.monotonic())
         self.total_steps = total_steps
@@ -68,7 +77,7 @@ class RunLog:
             return
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and only rank 0 needs it
 
-        truncate_metrics(out / "metrics.jsonl", first_step)
+        truncate_metrics(out / "metrics.jsonl", first_step, evaluation_due)
         self.writer = SummaryWriter(str(out / "tensorboard"), purge_step=first_step + 1)
         if sys.stderr.isatty():
             self.bar = tqdm(total=total_steps, initial=first_step, unit="step", dynamic_ncols=True)
@@ -109,6 +118,13 @@ class RunLog:
             )
         self.window = Window(started=time.monotonic())
 
+    @contextmanager
+    def not_training(self) -> Iterator[None]:
+        """What happens inside the ``with`` block does not count as time of the present window."""
+        began = time.monotonic()
+        yield
+        self.window.started += time.monotonic() - began
+
     def dev(self, record: dict, examples: list[tuple[str, str]]) -> None:
         """Writes an evaluation and a few (reference, hypothesis) pairs."""
         self.wer = record["wer"]
@@ -119,13 +135,13 @@ class RunLog:
                 self.writer.add_text(f"dev/{index}", f"{reference}  \n{hypothesis}", record["step"])
         scores = f"WER {100 * record['wer']:.2f} %  CER {100 * record['cer']:.2f} %"
         self._say(f"step {record['step']}/{self.total_steps}  dev loss {record['loss']:.4f}  {scores}")
-        self.window.started = time.monotonic()
 
     def skipped_step(self, step: int, reason: str, clips: list[str]) -> None:
         """Tells that a step was left out, and with which clips it happened."""
         self._write({"kind": "skipped", "step": step, "reason": reason, "clips": clips})
+        named = f"; clips: {', '.join(clips[:5])}" if clips else ""
         more = f" and {len(clips) - 5} more" if len(clips) > 5 else ""
-        self._say(f"step {step} skipped: {reason}; clips: {', '.join(clips[:5])}{more}", logging.WARNING)
+        self._say(f"step {step} skipped: {reason}{named}{more}", logging.WARNING)
 
     def clips_left_out(self, messages: list[str]) -> None:
         """Clips that failed to load: all of them go to skipped.txt, each once, the first five to the screen."""

@@ -8,7 +8,7 @@ was given today. The new settings win, and every setting that differs from the s
 """
 
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -21,6 +21,8 @@ from quartznet.ema import WeightAverage
 
 logger = logging.getLogger(__name__)
 
+PARTS = ("settings", "state", "optimizer", "scaler", "average", "random")  # of "train" in last.pt
+
 
 @dataclass
 class TrainState:
@@ -30,6 +32,7 @@ class TrainState:
     epoch: int = 0
     batch: int = 0  # batches of this epoch already used
     evaluation_due: bool = False
+    saved_step: int | None = None  # of the newest last.pt
     skipped_steps: int = 0  # loss or gradient not finite
     bad_in_a_row: int = 0
     scaler_skips: int = 0  # fp16 only, normal
@@ -54,6 +57,7 @@ class Training:
 
 def save_last(training: Training, settings: TrainSettings, identity: dict, out: Path) -> None:
     """``last.pt``: everything. All ranks must call this, rank 0 writes."""
+    training.state.saved_step = training.state.step
     distributed.average_buffers(training.model)
     random_states = distributed.gather(random_state(training.generator))
     if not distributed.is_main():
@@ -82,7 +86,8 @@ def keep_best(training: Training, identity: dict, out: Path, wer: float, number:
         return
     score = {"wer": wer, "step": state.step}
     save_checkpoint(out / name, {**identity, "weights": training.model.state_dict(), "score": score})
-    copy_checkpoint(out / state.best[0][2], out / "best.pt")
+    if state.best[0][2] == name:
+        copy_checkpoint(out / name, out / "best.pt")
     for _, _, old in dropped:
         (out / old).unlink(missing_ok=True)
 
@@ -101,14 +106,16 @@ def changed_settings(old: dict, new: dict) -> list[str]:
     return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in sorted(old | new) if old.get(key) != new.get(key)]
 
 
-def resume(training: Training, settings: TrainSettings, identity: dict, path: Path) -> None:
-    """Continues from ``path``: fills the model, the optimiser and all the rest.
-
-    Raises:
-        ValueError: when the file belongs to another network, alphabet or optimiser, or is not a training checkpoint.
-    """
-    payload = load_checkpoint(path)
+def load_run(settings: TrainSettings, identity: dict, path: Path) -> dict:
+    """The contents of ``path``, if this training can continue from it; errors as ``resume``."""
     advice = f"choose another --out, or delete {path} to start again"
+    best = path.with_name("best.pt")
+    if best.exists():
+        advice += f" (--init {best} with another --out starts from the best weights so far)"
+    try:
+        payload = load_checkpoint(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; {advice}") from error
     if "train" not in payload:
         raise ValueError(f"{path} holds weights only and no training can continue from it; {advice}")
     old, new = payload.get("model_config"), identity.get("model_config")
@@ -116,8 +123,24 @@ def resume(training: Training, settings: TrainSettings, identity: dict, path: Pa
         keys = [key for key in sorted({*(old or {}), *(new or {})}) if (old or {}).get(key) != (new or {}).get(key)]
         raise ValueError(f"{path} is the run of another network: {', '.join(keys)} differ; {advice}")
     train = payload["train"]
+    known = {item.name for item in fields(TrainState)}
+    strange = [key for key in PARTS if key not in train] + sorted({*train.get("state", {})} - known)
+    if strange:
+        raise ValueError(f"{path} was written by another version of this program: {', '.join(strange)}; {advice}")
     if train["settings"]["optim"]["name"] != settings.optim.name:
         raise ValueError(f"{path} was trained with optim.name {train['settings']['optim']['name']}; {advice}")
+    return payload
+
+
+def resume(training: Training, settings: TrainSettings, identity: dict, path: Path) -> None:
+    """Continues from ``path``: fills the model, the optimiser and all the rest.
+
+    Raises:
+        ValueError: when the file is damaged, belongs to another network, alphabet or optimiser, or is not a training
+            checkpoint of this version. Nothing is changed then, and the message says how to go on.
+    """
+    payload = load_run(settings, identity, path)
+    train = payload["train"]
     for line in changed_settings(train["settings"], to_dict(settings)):
         logger.info("changed since the last run: %s", line)
     training.model.load_state_dict(payload["weights"])
@@ -127,7 +150,8 @@ def resume(training: Training, settings: TrainSettings, identity: dict, path: Pa
     training.optimizer.load_state_dict(train["optimizer"])
     for group, values in zip(training.optimizer.param_groups, fresh, strict=True):
         group.update(values)  # the settings of today, not those saved
-    training.scaler.load_state_dict(train["scaler"])
+    if train["scaler"]:  # empty: the run was not fp16 until now
+        training.scaler.load_state_dict(train["scaler"])
     if training.average is not None:
         training.average.restore(train["average"] or {"steps": 0, "weights": payload["weights"]})
     before, training.state = training.state.batches_per_epoch, TrainState(**train["state"])
@@ -135,6 +159,9 @@ def resume(training: Training, settings: TrainSettings, identity: dict, path: Pa
     if training.state.batches_per_epoch != before:
         logger.warning("the epoch has %d batches, it had %d: it starts anew", before, training.state.batches_per_epoch)
         training.state.batch, training.state.batches_per_epoch = 0, before
-    if len(train["random"]) == distributed.world_size():
+    world = distributed.world_size()
+    if len(train["random"]) == world:
         restore_random_state(train["random"][distributed.rank()], training.generator)
+    else:
+        logger.warning("%d processes, it had %d: random numbers start anew", world, len(train["random"]))
     logger.info("continuing %s at step %d", path, training.state.step)

@@ -31,7 +31,7 @@ LEVELS = (
         "runstate",
         "slim",
     ),
-    ("engine", "transcribe", "recognition"),
+    ("engine", "step", "transcribe", "recognition"),
 )
 LEVEL_OF = {f"quartznet.{name}": level for level, names in enumerate(LEVELS) for name in names}
 

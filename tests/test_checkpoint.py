@@ -1,5 +1,6 @@
 """Checkpoints: written whole or not at all, read without running code, refused with a reason."""
 
+import math
 import random
 from pathlib import Path
 
@@ -119,3 +120,22 @@ def test_random_numbers_go_on_where_they_were(tmp_path: Path) -> None:
     expected = draw()
     restore_random_state(load_checkpoint(tmp_path / "state.pt"), own)
     assert draw() == expected
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_says_so_and_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, {"weights": 1})
+    (tmp_path / "last.pt.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"last\.pt cannot be written \(No space left on device\); what was saved before"):
+        save_checkpoint(path, {"weights": torch.zeros(1000)})
+    assert load_checkpoint(path)["weights"] == 1
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        model.decoder.bias[0] = math.nan
+    save_checkpoint(tmp_path / "m.pt", {"model_config": to_dict(model.config), "weights": model.state_dict()})
+    with pytest.raises(ValueError, match=r"m\.pt: decoder\.bias is not finite"):
+        model_from_checkpoint(tmp_path / "m.pt")

@@ -109,7 +109,7 @@ def test_a_clip_of_unknown_length_is_our_mistake() -> None:
 
 def test_a_clip_too_short_for_the_front_end_is_a_problem_and_no_error(clip: Path) -> None:
     dataset = SpeechDataset([Utterance(clip, "ab", 0.5, origin="m:1")], ALPHABET, speeds=(2.0,), shortest=4001)
-    assert dataset[0].problem == "m:1: the clip has 4000 samples at this speed, the network needs 4001"
+    assert dataset[0].problem == "m:1: the clip has 4000 samples, the network needs 4001"
     dataset.shortest = 4000
     assert dataset[0].problem == ""
 

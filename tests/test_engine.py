@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quartznet.checkpoint import load_checkpoint
-from quartznet.config import OptimSettings, ScheduleSettings, TrainSettings
-from quartznet.engine import DevResult, Task, choose_precision, fit, set_frozen
+from quartznet.checkpoint import load_checkpoint, save_checkpoint
+from quartznet.config import OptimSettings, ScheduleSettings, TrainSettings, load_yaml
+from quartznet.engine import DevResult, Task, choose_precision, fit, set_frozen, steps_in_all
+from quartznet.runstate import TrainState
 
 CLIPS = 7
 
@@ -315,6 +316,124 @@ def test_last_is_saved_by_the_clock(tmp_path: Path) -> None:
 
     train(tmp_path, settings_for(steps=3, save_every=1e-9), {"loss": look})
     assert seen == [False, True, True]
+
+
+def diverge(model: nn.Module, batch: ToyBatch, generator: torch.Generator) -> Tensor:
+    """Losses that are fine while the weights are not: a buffer has overflowed, as a rate far too high does it."""
+    if model.training and batch.names[0] != "":
+        model.encoder[1].running_mean.fill_(float("inf"))
+    return losses_of(model, batch, generator)
+
+
+def test_broken_weights_never_replace_good_ones(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"at step 4 encoder.1.running_mean .*nothing had been saved yet.*lr 0.005"):
+        train(tmp_path, settings_for(steps=4), {"loss": diverge})
+    assert not list(tmp_path.glob("*.pt"))
+    train(tmp_path, settings_for(steps=4))
+    before = (tmp_path / "last.pt").read_bytes()
+    with pytest.raises(ValueError, match=r"the run diverged: at step 8 .*last.pt is from before: .* lower rate"):
+        train(tmp_path, settings_for(steps=8), {"loss": diverge})
+    assert (tmp_path / "last.pt").read_bytes() == before
+    train(tmp_path, settings_for(steps=8))
+
+
+def test_many_bad_steps_leave_the_last_good_state(tmp_path: Path) -> None:
+    train(tmp_path, settings_for(steps=4))
+
+    def nan(model: nn.Module, batch: ToyBatch, generator: torch.Generator) -> Tensor:
+        model.decoder.weight.data.fill_(1e30)  # finite, and of no use
+        return losses_of(model, batch, generator) * float("nan")
+
+    with pytest.raises(ValueError, match=r"3 steps in a row .*continues from .*last.pt of step 5, .* past help"):
+        train(tmp_path, settings_for(max_bad_steps=3, evaluate_steps=1), {"loss": nan})
+    state = load_checkpoint(tmp_path / "last.pt")["train"]["state"]
+    assert (state["step"], state["bad_in_a_row"]) == (5, 1)  # one bad step is no reason not to save
+
+
+def test_what_was_learnt_is_saved_before_an_evaluation_that_fails(tmp_path: Path) -> None:
+    def unplugged(model: nn.Module, should_stop: object) -> DevResult:
+        raise ValueError("no dev clip could be loaded")
+
+    with pytest.raises(ValueError, match="no dev clip could be loaded"):
+        train(tmp_path, settings_for(steps=4), {"evaluate": unplugged})
+    assert load_checkpoint(tmp_path / "last.pt")["train"]["state"]["step"] == 4
+    for _ in range(2):  # the first makes up for the evaluation and saves that it did
+        train(tmp_path, settings_for(steps=4))
+        records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+        assert [record["step"] for record in records if record["kind"] == "dev"] == [4]
+    assert not load_checkpoint(tmp_path / "last.pt")["train"]["state"]["evaluation_due"]
+
+
+def test_fewer_steps_than_done_and_never_evaluated_is_evaluated(tmp_path: Path) -> None:
+    def interrupted(model: nn.Module, batch: ToyBatch, generator: torch.Generator) -> Tensor:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return losses_of(model, batch, generator)
+
+    train(tmp_path, settings_for(), {"loss": interrupted})
+    train(tmp_path, settings_for(steps=1))
+    assert load_checkpoint(tmp_path / "best.pt")["score"]["step"] == 1
+
+
+def test_clips_of_the_dev_part_that_fail_are_listed(tmp_path: Path) -> None:
+    def lossy(model: nn.Module, should_stop: object) -> DevResult:
+        return replace(score(model, should_stop), skipped=["d.jsonl:1: broken"])
+
+    train(tmp_path, settings_for(evaluate_steps=5), {"evaluate": lossy})
+    assert (tmp_path / "skipped.txt").read_text() == "d.jsonl:1: broken\n"
+
+
+@pytest.mark.parametrize(("batches", "accumulate", "expected"), [(4, 1, 12), (2, 1, 8), (4, 3, 8), (1, 1, 6)])
+def test_all_epochs_are_trained_whatever_the_batches_are_now(batches: int, accumulate: int, expected: int) -> None:
+    """Four steps are done, which was one of three epochs."""
+    settings = settings_for(steps=None, epochs=3, optim=OptimSettings(accumulate=accumulate))
+    state = TrainState(step=4, epoch=1, batches_per_epoch=batches)
+    assert steps_in_all(state, settings) == expected
+    assert steps_in_all(TrainState(step=4, epoch=5, batches_per_epoch=4), settings) == 4
+
+
+def test_steps_left_in_an_epoch_count_once() -> None:
+    settings = settings_for(steps=None, epochs=2, optim=OptimSettings(accumulate=3))
+    states = [TrainState(0, 0, 0), TrainState(1, 0, 3), TrainState(2, 0, 6), TrainState(3, 1, 0), TrainState(5, 1, 6)]
+    assert [steps_in_all(replace(state, batches_per_epoch=7), settings) for state in states] == [6] * 5
+
+
+def test_precision_can_change_in_the_middle(tmp_path: Path) -> None:
+    for steps, precision in ((2, "fp32"), (4, "fp16"), (6, "bf16"), (8, "fp16")):
+        train(tmp_path, settings_for(steps=steps, precision=precision))
+    assert load_checkpoint(tmp_path / "last.pt")["train"]["state"]["step"] == 8
+
+
+def test_a_refused_run_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
+    train(tmp_path, settings_for(steps=2, lang="es"))
+    with pytest.raises(ValueError, match="another network"):
+        train(tmp_path, settings_for(lang="pt"), {"identity": {"model_config": {"size": 9}}})
+    assert load_yaml(tmp_path / "settings.yaml")["lang"] == "es"
+
+
+def test_a_damaged_or_foreign_last_says_how_to_go_on_and_best_stays(tmp_path: Path) -> None:
+    train(tmp_path, settings_for(steps=2))
+    last, best = tmp_path / "last.pt", (tmp_path / "best.pt").read_bytes()
+    payload = load_checkpoint(last)
+    payload["train"]["state"]["mood"] = "good"
+    del payload["train"]["scaler"]
+    save_checkpoint(last, payload)
+    with pytest.raises(ValueError, match=r"another version of this program: scaler, mood; choose another --out"):
+        train(tmp_path, settings_for())
+    for damage in (b"", last.read_bytes()[:3000]):
+        last.write_bytes(damage)
+        with pytest.raises(ValueError, match=r"may be damaged.*or delete .*last.pt.*--init .*best.pt"):
+            train(tmp_path, settings_for())
+    assert (tmp_path / "best.pt").read_bytes() == best
+    last.unlink()
+    train(tmp_path, settings_for(steps=2))
+
+
+def test_a_deleted_best_file_stops_nothing(tmp_path: Path) -> None:
+    train(tmp_path, settings_for(steps=2, evaluate_steps=1))
+    for path in tmp_path.glob("wer*.pt"):
+        path.unlink()
+    train(tmp_path, settings_for(steps=8, evaluate_steps=1, keep_best=8))
+    assert (tmp_path / "best.pt").exists()
 
 
 def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from quartznet.batch import Batch
 from quartznet.config import AugmentSettings, OptimSettings, ScheduleSettings, TrainSettings
-from quartznet.engine import LossModule, Task, add_gradients, train_step
+from quartznet.engine import Task
 from quartznet.model import QuartzNet
 from quartznet.nemo import load_nemo
 from quartznet.nemo_keys import weight_table
@@ -23,6 +23,7 @@ from quartznet.optim import build_optimizer
 from quartznet.recognition import recognition_loss
 from quartznet.runstate import Training, TrainState
 from quartznet.schedules import learning_rate
+from quartznet.step import LossModule, add_gradients, train_step
 
 GOLDEN = Path(__file__).parent / "golden"
 SCHEDULE = ScheduleSettings(warmup_steps=2)
@@ -71,7 +72,7 @@ def run_step(training: Training, settings: TrainSettings, task: Task, batches: l
     """One step as in ``fit``; returns the mean loss."""
     for group in training.optimizer.param_groups:
         group["lr"] = learning_rate(step, STEPS, settings.schedule, settings.optim.lr)
-    report = train_step(training, LossModule(training.model, task.loss), batches, settings, task, lambda: [0.0, 0.0])
+    report = train_step(training, LossModule(training.model, task.loss), batches, settings, task.seconds, lambda: [0.0, 0.0])
     assert not report.problem
     return report.loss_sum / report.utterances
 

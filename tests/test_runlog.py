@@ -2,9 +2,12 @@
 
 import json
 import math
+import time
 from pathlib import Path
 
-from quartznet.runlog import RunLog
+import pytest
+
+from quartznet.runlog import RunLog, truncate_metrics
 
 
 def test_records_by_hand(tmp_path: Path) -> None:
@@ -23,3 +26,35 @@ def test_clips_are_listed_once(tmp_path: Path) -> None:
         log.clips_left_out(["a: broken", "b: broken", "a: broken"])
         log.clips_left_out(["b: broken"])
     assert (tmp_path / "skipped.txt").read_text(encoding="utf-8") == "a: broken\nb: broken\n"
+
+
+def test_speed_leaves_evaluations_out(tmp_path: Path) -> None:
+    with RunLog(tmp_path, 0, 10) as log:
+        log.add(1.0, 1, 100.0, left_out=False)
+        began = log.window.started
+        with log.not_training():
+            time.sleep(0.05)
+        assert log.window.started - began >= 0.05
+        log.dev({"step": 1, "epoch": 0, "loss": 1.0, "wer": 0.5, "cer": 0.25, "seconds": 4.0}, [])
+        assert log.window.audio_seconds == 100.0 and log.window.started - began < 5
+
+
+def test_only_whole_records_up_to_the_checkpoint_stay(tmp_path: Path) -> None:
+    path, dev = tmp_path / "metrics.jsonl", '{"kind": "dev", "step": 4}\n'
+    good = '{"kind": "train", "step": 4, "clip": "\u2028ñ"}\n'
+    rest = b'[4]\n{"step": "4", "kind": ""}\n\x00\n{"kind": "train", "step": 5}\n{"kind": "skipped", "clips": ["\xc3'
+    path.write_bytes((good + dev).encode() + rest)
+    truncate_metrics(path, 4)
+    assert path.read_text(encoding="utf-8") == good + dev
+    truncate_metrics(path, 4, evaluation_due=True)
+    assert path.read_text(encoding="utf-8") == good
+
+
+def test_a_step_without_clips_names_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with RunLog(tmp_path, 0, 10) as log:
+        log.skipped_step(3, "no clip could be loaded", [])
+        log.skipped_step(4, "the loss is nan", list("abcdefg"))
+    assert [record.message for record in caplog.records] == [
+        "step 3 skipped: no clip could be loaded",
+        "step 4 skipped: the loss is nan; clips: a, b, c, d, e and 2 more",
+    ]
