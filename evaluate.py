@@ -9,6 +9,7 @@ checkpoint that cannot write a letter is measured on what it can write; the tabl
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -51,6 +52,8 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name in ("checkpoint", "data"):
         if getattr(options, name) is None:
             raise ValueError(f"--{name} is missing; evaluate.py --checkpoint CHECKPOINT --data PATH")
+    if options.json and not Path(options.json).absolute().parent.is_dir():  # better now than after an hour
+        raise ValueError(f"--json {options.json}: there is no folder {Path(options.json).parent}; make it first")
     return options
 
 
@@ -115,6 +118,12 @@ def evaluate(options: argparse.Namespace) -> None:
     if not rows:
         raise ValueError(f"no clip of {options.data} could be evaluated; the first problem: {skipped[0]}")
 
+    too_long = [row.name for row in rows if math.isinf(row.loss)]
+    if too_long:
+        print(
+            f"{len(too_long)} references have more letters than their clips have room for, no loss is finite there; "
+            f"do they belong together? The first: {too_long[0]}"
+        )
     result = evaluate_texts(
         *zip(*((row.name, row.reference, row.hypothesis) for row in rows), strict=True), mean_loss(rows)
     )
@@ -134,9 +143,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with commandline.messages_on_screen():
             evaluate(read_options(arguments))
+    except torch.OutOfMemoryError:
+        print("error: the GPU's memory is full; lower --batch-seconds", file=sys.stderr)
+        return 2
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("aborted", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -29,7 +29,7 @@ from data.splits import Splits, with_held_out
 from data.synthetic import default_folder, embedded_default
 from quartznet import commandline, distributed, load_model
 from quartznet.checkpoint import is_checkpoint
-from quartznet.config import ModelConfig, TrainSettings, from_dict, preset_blocks, save_yaml, to_dict
+from quartznet.config import ModelConfig, TrainSettings, from_dict, preset_blocks, to_dict
 from quartznet.engine import Task, choose_precision, fit
 from quartznet.model import QuartzNet
 from quartznet.nemo import read_nemo
@@ -69,6 +69,8 @@ def read_settings(arguments: Sequence[str] | None) -> TrainSettings:
     if not mapping.get("out"):
         stem = Path(mapping["init"]).stem if mapping.get("init") else "scratch"
         mapping["out"] = f"runs/{mapping['lang']}-{stem}"
+    if Path(mapping["out"]).exists() and not Path(mapping["out"]).is_dir():
+        raise ValueError(f"--out {mapping['out']} is a file; the run needs a folder of its own")
     return from_dict(TrainSettings, mapping)
 
 
@@ -271,7 +273,10 @@ def print_results(state: TrainState, clips: Clips, settings: TrainSettings, devi
         if rows:
             result = summarise(rows)
             print(f"{'test':12}{100 * result.wer:>7.2f} %{100 * result.cer:>8.2f} %   {len(rows)} clips")
-    source = settings.data.source or ",".join(settings.data.dev) or default_folder(settings.lang)
+    manifests = settings.data.dev or settings.data.train
+    source = manifests[0] if manifests else settings.data.source or default_folder(settings.lang)
+    if state.skipped_steps or state.scaler_skips:
+        print(f"\nsteps left out: {state.skipped_steps} (metrics.jsonl says why), {state.scaler_skips} by fp16's scale")
     print(f"\ncheckpoint  {out / 'best.pt'}")
     print(f"evaluate    python evaluate.py --checkpoint {out} --data {source}")
     print(f"to NeMo     python -m quartznet.nemo export {out} {out.name}.nemo")
@@ -285,7 +290,8 @@ def train(settings: TrainSettings) -> int:
         if not distributed.is_main():
             logging.getLogger().setLevel(logging.WARNING)
         torch.manual_seed(settings.seed)
-        splits = read_data(settings)
+        with distributed.main_first():  # an archive is unpacked, or the embedded default made, once
+            splits = read_data(settings)
         logging.info("%s", splits.description)
         language = choose_language(splits, settings)
         model = build_model(settings, language.labels).to(device)
@@ -295,12 +301,12 @@ def train(settings: TrainSettings) -> int:
         report_skipped(clips.skipped, out)
         loader, task = assemble(model, clips, settings, device)
         print_plan(model, clips, settings, len(loader), device)
-        if distributed.is_main():
-            save_yaml(settings, out / "settings.yaml")
         state, signal = fit(model, loader, settings, task, out)
         is_main = distributed.is_main()
     if signal is not None:
-        print(f"stopped at step {state.step}; {out / 'last.pt'} is saved: the same command continues", file=sys.stderr)
+        if is_main:
+            last = out / "last.pt"
+            print(f"stopped at step {state.step}; {last} is saved: the same command continues", file=sys.stderr)
         return 128 + signal
     if is_main:
         print_results(state, clips, settings, device)

@@ -34,6 +34,21 @@ def is_main() -> bool:
     return rank() == 0
 
 
+@contextmanager
+def main_first() -> Iterator[None]:
+    """The ``with`` block runs on rank 0, then on all others: what rank 0 unpacks or writes is there for them.
+
+    An error on rank 0 releases the others, which then meet it themselves.
+    """
+    if not is_main():
+        gather(None)
+    try:
+        yield
+    finally:
+        if is_main():
+            gather(None)
+
+
 def choose_device(name: str) -> torch.device:
     """``auto``, ``cpu`` or ``cuda`` as a device; under ``torchrun`` each local process gets its own GPU.
 

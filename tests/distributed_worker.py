@@ -3,6 +3,8 @@
 RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 python tests/distributed_worker.py OUT
 """
 
+import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from quartznet import distributed
 from quartznet.batch import Batch
+from quartznet.checkpoint import copy_checkpoint
 from quartznet.config import OptimSettings, ScheduleSettings, TrainSettings
 from quartznet.engine import DevResult, Task, fit
 
@@ -96,6 +99,24 @@ def run(out: Path) -> None:
         torch.save(model.state_dict(), out / f"rank{distributed.rank()}-of-{distributed.world_size()}.pt")
         assert distributed.sum_over_ranks([1.0], device) == [distributed.world_size()]
         assert state.audio_seconds > 0
+        if distributed.world_size() == 2:
+            continue_until_told(model, loader, settings, task, out)
+
+
+def continue_until_told(model: nn.Module, loader: object, settings: TrainSettings, task: Task, out: Path) -> None:
+    """Only rank 1 gets a signal; both must stop after that step, and both must say so."""
+
+    def told_to_stop(model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        if distributed.rank() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return losses_of(model, batch, generator)
+
+    copy = out / "continued"
+    with distributed.main_first():
+        assert (copy / "last.pt").exists() != distributed.is_main()
+        copy_checkpoint(out / "last.pt", copy / "last.pt")
+    state, came = fit(model, loader, replace(settings, steps=8), replace(task, loss=told_to_stop), copy)
+    assert (state.step, came) == (5, signal.SIGTERM)
 
 
 if __name__ == "__main__":

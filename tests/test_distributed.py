@@ -50,10 +50,13 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
             assert left["grad_norm"] == pytest.approx(right["grad_norm"], rel=1e-4)
     assert records[-1]["loss"] == 13.0  # 7 of rank 0 and 6 of rank 1
     assert len(load_checkpoint(tmp_path / "two" / "last.pt")["train"]["random"]) == 2
+    assert load_checkpoint(tmp_path / "two" / "continued")["train"]["state"]["step"] == 5
 
 
 def test_one_process_needs_nothing() -> None:
     cpu = torch.device("cpu")
+    with distributed.main_first():
+        pass
     with distributed.processes(cpu):
         assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
         assert distributed.sum_over_ranks([1, 2.5], cpu) == [1.0, 2.5]

@@ -37,6 +37,23 @@ def test_scores_survive_bad_clips_and_lost_letters(tmp_path: Path, capsys: pytes
     assert "letters outside the model's alphabet" in output and "1 clips left out" in output
 
 
+def test_references_without_room_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    manifest = tones.write_corpus(tmp_path, ("abba", "ab"))
+    manifest.write_text(manifest.read_text().replace('"ab"', f'"{"ab" * 99}"'), encoding="utf-8")
+    assert evaluate.main(["--checkpoint", str(checkpoint(tmp_path / "m.pt", lang="es")), "--data", str(manifest)]) == 0
+    output = capsys.readouterr().out
+    assert "1 references have more letters" in output and "train1.wav" in output and "2 utterances" in output
+
+
+def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupted(path: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "load_model", interrupted)
+    assert evaluate.main(["--checkpoint", "x", "--data", "y"]) == 130
+    assert capsys.readouterr().err == "aborted\n"
+
+
 def test_data_in_another_alphabet_is_an_error_and_no_score(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     manifest = tones.write_corpus(tmp_path, ("да", "нет"))
     assert evaluate.main(["--checkpoint", str(checkpoint(tmp_path / "m.pt", lang="es")), "--data", str(manifest)]) == 2
@@ -53,6 +70,7 @@ def test_data_in_another_alphabet_is_an_error_and_no_score(tmp_path: Path, capsy
         (["--checkpoint", "m.pt", "--data", "train.jsonl"], "does not say its language; give it with --lang"),
         (["--checkpoint", "m.pt", "--data", "train.jsonl", "--lang", "es", "--split", "dev"], "has no dev clips"),
         (["--checkpoint", "m.pt", "--data", "x", "--precision", "fp8"], "invalid choice: 'fp8'"),
+        (["--checkpoint", "m.pt", "--data", "x", "--json", "no/a.json"], "there is no folder no; make it first"),
         (["--checkpoint", "m.pt", "--data", "x", "--sbow", "3"], "unknown option --sbow; did you mean --show"),
         (["--checkpoint", "m.pt", "--data", "broken.jsonl", "--lang", "es"], "no clip of broken.jsonl"),
     ],

@@ -1,6 +1,7 @@
 """train.py: what is asked for is what happens, and each mistake gets one line and exit status 2."""
 
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -133,9 +134,14 @@ def test_clips_shorter_than_a_frame_stop_nothing(rule: str, tmp_path: Path, caps
     arguments = ["--init", str(init), *SCRATCH[1:], "--train", str(manifest), "--dev", str(dev), "--out", str(out)]
     assert train.main([*arguments, "--epochs", "1", "--data.max-batch", "1"]) == 0
     assert "train.jsonl:1: the clip has" in (out / "skipped.txt").read_text(encoding="utf-8")
-    assert "2 dev clips failed to load" in capsys.readouterr().out
+    assert "3 clips failed to load" in capsys.readouterr().out
     assert evaluate.main(["--checkpoint", str(out), "--data", str(dev)]) == 0
     assert "2 clips left out" in capsys.readouterr().out
+
+
+def test_the_run_folder_cannot_be_a_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "run").touch()
+    assert "run is a file; the run needs a folder" in refused(capsys, [*SCRATCH, "--out", str(tmp_path / "run")])
 
 
 def test_no_usable_clip_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -154,6 +160,32 @@ def test_encoder_and_front_end_come_from_init(tmp_path: Path) -> None:
     assert model.decoder.weight.shape[0] == 7
     same = train.build_model(settings, tuple(" abcd"))
     assert torch.equal(same.decoder.weight, old.decoder.weight)
+
+
+def test_an_encoder_without_its_decoder_is_a_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from quartznet.nemo import load_nemo, save_nemo  # a .nemo without its decoder, as old JasperEncoder files lie alone
+
+    caplog.set_level("INFO")
+    whole = load_model(english(tmp_path / "en.pt"))
+    save_nemo(whole, tmp_path / "en.nemo")
+    assert load_nemo(tmp_path / "en.nemo").config.blocks == whole.config.blocks
+    folder = tmp_path / "bare"
+    with tarfile.open(tmp_path / "en.nemo") as archive:
+        archive.extractall(folder, filter="data")
+    weights = torch.load(folder / "model_weights.ckpt", weights_only=True)
+    torch.save(
+        {name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")},
+        folder / "JasperEncoder-STEP-1.pt",
+    )
+    (folder / "model_weights.ckpt").unlink()
+    init = folder / "JasperEncoder-STEP-1.pt"
+    with pytest.raises(ValueError, match="Decoder"):
+        load_model(init)
+    model = train.build_model(train.read_settings(["--init", str(init), "--lang", "es"]), tuple(" abcdñ"))
+    for name, value in whole.encoder.state_dict().items():
+        assert torch.equal(value, model.encoder.state_dict()[name]), name
+    assert model.decoder.weight.shape[0] == 7
+    assert "only the encoder of" in caplog.text and "new output layer for 6 labels" in caplog.text
 
 
 def test_frozen_encoder_is_still_that_of_init_after_training(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -191,3 +223,10 @@ def test_too_few_clips_for_a_dev_part_are_scored_themselves(tmp_path: Path, caps
     arguments = [*SCRATCH, "--preset", "tiny", "--data", str(manifest), "--steps", "1", "--out", str(tmp_path / "run")]
     assert train.main(arguments) == 0
     assert "no dev clips: the training clips are scored instead" in capsys.readouterr().out
+
+
+def test_the_command_to_evaluate_names_the_data_that_was_scored(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    manifest = tones.write_corpus(tmp_path, ("cab",))
+    arguments = [*SCRATCH, "--preset", "tiny", "--train", str(manifest), "--steps", "1", "--out", str(tmp_path / "run")]
+    assert train.main(arguments) == 0
+    assert f"--data {manifest}\n" in capsys.readouterr().out
