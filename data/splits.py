@@ -43,8 +43,9 @@ def with_held_out(splits: Splits) -> Splits:
     if splits.dev or not splits.train:
         return splits
     names = ("dev",) if splits.test else ("test", "dev")
-    if len(splits.train) < 3:
-        few = f"; only {len(splits.train)} clips to train on: nothing was held out"
+    different = len({clip.name for clip in splits.train})
+    if different < 3:
+        few = f"; only {different} different clips to train on: nothing was held out"
         return replace(splits, description=splits.description + few)
     parts, lost, how = _divide(splits.train, names)
     kept = {
@@ -76,21 +77,26 @@ def _divide(clips: Sequence[Utterance], names: tuple[str, ...]) -> tuple[list[st
 
 
 def _hold_out(keys: Sequence[str], names: tuple[str, ...]) -> list[str]:
-    """The part of each clip; clips with the same key stay together, and every part gets at least one group."""
+    """The part of each clip; clips with the same key stay together, and every part, train too, gets a group or more.
+
+    There must be more keys than names.
+    """
     groups: dict[str, int] = {}
     for key in keys:
         groups[key] = groups.get(key, 0) + 1
     order = sorted(groups, key=lambda key: (stable_hash(key), key))
     part_of: dict[str, str] = {}
-    for name in names:
+    for taken, name in enumerate(names, 1):
         room = max(1, round(SHARE * len(keys)))
         free = [key for key in order if key not in part_of]
+        spare = len(free) - 1 - (len(names) - taken + 1)  # groups that neither this part nor those after it need
         part_of[min(free, key=lambda key: groups[key])] = name  # the first of the smallest: the part is never empty
         room -= min(groups[key] for key in free)
         for key in free:
-            if key not in part_of and groups[key] <= room:
+            if key not in part_of and groups[key] <= room and spare > 0:
                 part_of[key] = name
                 room -= groups[key]
+                spare -= 1
     return [part_of.get(key, "") for key in keys]
 
 

@@ -98,6 +98,17 @@ def test_two_clips_are_not_split() -> None:
     assert len(splits.train) == 2 and not splits.dev and "nothing was held out" in splits.description
 
 
+def test_rare_sentences_do_not_leave_train_without_any() -> None:
+    clips = corpus(28, sentences=1) + [Utterance(Path(f"{word}.wav"), word, 1.0) for word in ("uno", "dos")]
+    splits = held_out(clips)
+    assert sorted([len(splits.train), len(splits.dev), len(splits.test)]) == [1, 1, 28] and len(splits.train) == 28
+
+
+def test_one_clip_listed_often_is_not_split() -> None:
+    splits = held_out([Utterance(Path("a.wav"), "hola", 1.0, origin=f"m:{line}") for line in range(5)])
+    assert len(splits.train) == 5 and "only 1 different clips to train on: nothing was held out" in splits.description
+
+
 def test_given_parts_stay() -> None:
     clips = corpus(30)
     with_dev = Splits(clips[:20], clips[20:], [])
