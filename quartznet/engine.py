@@ -136,6 +136,9 @@ def start(model: nn.Module, loader: DataLoader, settings: TrainSettings, task: T
         raise ValueError("there is not a single batch to train on; check the data and data.min/max_duration")
     if (out / "last.pt").exists():
         resume(training, settings, task.identity, out / "last.pt")
+    if distributed.is_main():  # not before the run is known to be the same one
+        out.mkdir(parents=True, exist_ok=True)
+        save_yaml(settings, out / "settings.yaml")
     return training
 
 
@@ -224,6 +227,26 @@ def check_weights(model: nn.Module, state: TrainState, lr: float, last: Path) ->
         )
 
 
+def save_and_evaluate(
+    training: Training,
+    settings: TrainSettings,
+    task: Task,
+    out: Path,
+    log: RunLog,
+    interrupt: Interrupt,
+    suspect: bool,
+    stop: bool,
+) -> None:
+    """Saves, and saves again after an evaluation that is due, because much can go wrong in one."""
+    if not suspect:
+        check_weights(training.model, training.state, settings.optim.lr, out / "last.pt")
+        save_last(training, settings, task.identity, out)
+    if training.state.evaluation_due and not stop:
+        evaluate(training, settings, task, out, log, interrupt)
+        if not suspect:
+            save_last(training, settings, task.identity, out)
+
+
 def fit(
     model: nn.Module, loader: DataLoader, settings: TrainSettings, task: Task, out: Path
 ) -> tuple[TrainState, int | None]:
@@ -238,11 +261,8 @@ def fit(
     Raises:
         ValueError: nothing to train on, a ``last.pt`` of another network, too many bad steps in a row, or divergence.
     """
-    out.mkdir(parents=True, exist_ok=True)
     training = start(model, loader, settings, task, out)
     state = training.state
-    if distributed.is_main():
-        save_yaml(settings, out / "settings.yaml")
     total_steps = steps_in_all(state, settings)
     if state.step >= total_steps and not state.history:
         state.evaluation_due = True  # stopped before its first evaluation, and now told to do fewer steps
@@ -286,21 +306,13 @@ def fit(
                 if state.step % settings.log_every == 0 or state.step == total_steps:
                     log.train(state.step, epoch, lr, report.grad_norm, state.seconds, state.audio_seconds)
 
-                # save, and again after an evaluation, in which much can go wrong
+                # save, and evaluate
                 stop = report.stop or diverged
                 state.evaluation_due = evaluation_is_due(state, settings, total_steps)
-                suspect = is_suspect(state, report)
-                if (stop or state.evaluation_due or report.save) and not suspect:
-                    check_weights(model, state, settings.optim.lr, out / "last.pt")
-                    save_last(training, settings, task.identity, out)
+                if stop or state.evaluation_due or report.save:
+                    save_and_evaluate(training, settings, task, out, log, interrupt, is_suspect(state, report), stop)
                     saved = time.monotonic()
-
-                # evaluate
-                if state.evaluation_due and not stop:
-                    evaluate(training, settings, task, out, log, interrupt)
-                    if not suspect:
-                        save_last(training, settings, task.identity, out)
-                    stop = state.evaluation_due
+                    stop = stop or state.evaluation_due
                 if stop or state.step >= total_steps:
                     break
 

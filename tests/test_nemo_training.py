@@ -72,7 +72,8 @@ def run_step(training: Training, settings: TrainSettings, task: Task, batches: l
     """One step as in ``fit``; returns the mean loss."""
     for group in training.optimizer.param_groups:
         group["lr"] = learning_rate(step, STEPS, settings.schedule, settings.optim.lr)
-    report = train_step(training, LossModule(training.model, task.loss), batches, settings, task.seconds, lambda: [0.0, 0.0])
+    wrapped = LossModule(training.model, task.loss)
+    report = train_step(training, wrapped, batches, settings, task.seconds, lambda: [0.0, 0.0])
     assert not report.problem
     return report.loss_sum / report.utterances
 
