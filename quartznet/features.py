@@ -91,7 +91,7 @@ class LogMel(nn.Module):
         self._check(signal, signal_lengths, lengths)
         with torch.autocast(signal.device.type, enabled=False):
             power = self._power_spectrum(self._prepare(signal.float(), signal_lengths))
-            features = torch.log(self.filterbank @ power + LOG_GUARD)  # (batch, mels, frames)
+            features = torch.log(self.filterbank.float() @ power + LOG_GUARD)  # (batch, mels, frames)
             features = self._normalize(features, lengths)
         if self.config.pad_to:
             features = F.pad(features, (0, -features.shape[2] % self.config.pad_to))
@@ -102,10 +102,10 @@ class LogMel(nn.Module):
 
         For evaluation: an error rate must not change with the batch size.
         """
-        if self.config.rule == "2.5":  # does not depend on the batch anyway
+        if self.config.rule == "2.5" or len(signal) == 0:  # depends on no other row anyway
             return self(signal, signal_lengths)
         clips = [self(row[None, :length], length[None]) for row, length in zip(signal, signal_lengths, strict=True)]
-        longest = max((features.shape[2] for features, _ in clips), default=0)
+        longest = max(features.shape[2] for features, _ in clips)
         stacked = [F.pad(features, (0, longest - features.shape[2])) for features, _ in clips]
         return torch.cat(stacked), torch.cat([lengths for _, lengths in clips])
 
@@ -115,9 +115,11 @@ class LogMel(nn.Module):
                 f"signal must be (batch, samples) and signal_lengths (batch,), got {tuple(signal.shape)} and "
                 f"{tuple(signal_lengths.shape)}; give a single clip as signal[None]"
             )
+        if len(signal) == 0:
+            return
         if self.config.rule != "2.5" and signal.shape[1] < self.shortest:
             raise ValueError(f"a clip of {signal.shape[1]} samples is too short; the front end needs {self.shortest}")
-        if signal.shape[0] and int(lengths.min()) < 1:
+        if int(lengths.min()) < 1:
             raise ValueError(f"a clip of {int(signal_lengths.min())} samples has no frame; leave empty clips out")
 
     def _prepare(self, signal: Tensor, signal_lengths: Tensor) -> Tensor:
@@ -134,6 +136,8 @@ class LogMel(nn.Module):
         config = self.config
         edges = "constant" if config.rule == "2.5" else "reflect"
         sizes = (config.fft_size, config.hop, config.window_size)
+        if len(signal) == 0:  # torch.stft wants a row
+            return signal.new_zeros(0, config.fft_size // 2 + 1, signal.shape[1] // config.hop + 1)
         spectrum = torch.stft(signal, *sizes, self.window.float(), pad_mode=edges, return_complex=True)
         return spectrum.real.square() + spectrum.imag.square()
 

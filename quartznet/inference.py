@@ -66,7 +66,7 @@ class FoldedBlock(nn.Module):
 
     def _mask(self, x: Tensor, lengths: Tensor) -> Tensor:
         # A look at the lengths is free on a CPU; on a GPU it would wait for the device, so there the mask is always on.
-        if not self.masked or (x.device.type == "cpu" and int(lengths.min()) >= x.shape[3]):
+        if not self.masked or (x.device.type == "cpu" and bool((lengths >= x.shape[3]).all())):
             return x
         return x * time_mask(lengths, x.shape[3], x.dtype)
 

@@ -28,10 +28,17 @@ def batches_by_length(durations: Sequence[float], batch_seconds: float) -> Itera
         yield batch
 
 
-def _check_lengths(paths: Sequence[str | Path], signals: Sequence[torch.Tensor], shortest: int) -> None:
+def _texts(model: QuartzNet, paths: Sequence[str | Path]) -> list[str]:
+    """The transcripts of one batch."""
+    signals = [read_audio(path, model.config.features.sample_rate) for path in paths]
     for path, signal in zip(paths, signals, strict=True):
-        if len(signal) < shortest:
-            raise ValueError(f"{path} has {len(signal)} samples, the network needs {shortest}; leave it out")
+        if len(signal) < model.front_end.shortest:
+            needed = model.front_end.shortest
+            raise ValueError(f"{path} has {len(signal)} samples, the network needs {needed}; leave it out")
+    lengths = torch.tensor([len(signal) for signal in signals], device=model.device)
+    signal = pad_sequence(signals, batch_first=True).to(model.device)
+    log_probs, frames = model.forward_features(*model.front_end.each(signal, lengths))
+    return greedy_decode(log_probs, frames, model.alphabet)
 
 
 @torch.inference_mode()
@@ -51,14 +58,10 @@ def transcribe(model: QuartzNet, paths: Sequence[str | Path], batch_seconds: flo
     texts = [""] * len(durations)
     was_training = model.training
     model.eval()
-    for batch in batches_by_length(durations, batch_seconds):
-        signals = [read_audio(paths[index], model.config.features.sample_rate) for index in batch]
-        _check_lengths([paths[index] for index in batch], signals, model.front_end.shortest)
-        lengths = torch.tensor([len(signal) for signal in signals])
-        signal = pad_sequence(signals, batch_first=True)
-        features, frames = model.front_end.each(signal.to(model.device), lengths.to(model.device))
-        log_probs, frames = model.forward_features(features, frames)
-        for index, text in zip(batch, greedy_decode(log_probs, frames, model.alphabet), strict=True):
-            texts[index] = text
-    model.train(was_training)
+    try:
+        for batch in batches_by_length(durations, batch_seconds):
+            for index, text in zip(batch, _texts(model, [paths[index] for index in batch]), strict=True):
+                texts[index] = text
+    finally:
+        model.train(was_training)
     return texts

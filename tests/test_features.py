@@ -1,5 +1,7 @@
-"""The front end: filterbank, frame counts, normalisation by hand; invariants of a padded batch; rules against NeMo in
-``test_nemo_golden.py``."""
+"""The front end: filterbank, frame counts, normalisation by hand; invariants of a padded batch.
+
+The rules are held against what the real NeMo computed in ``test_nemo.py``.
+"""
 
 import math
 
@@ -130,3 +132,18 @@ def test_bad_input_is_refused() -> None:
         front_end(rule="0.x")(torch.zeros(1, 200), torch.tensor([200]))
     with pytest.raises(ValueError, match="has no frame; leave empty clips out"):
         front_end()(torch.zeros(2, 4000), torch.tensor([4000, 100]))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_batch_without_clips_has_no_features(rule: str) -> None:
+    module = front_end(rule=rule)
+    for samples in (0, 8000):
+        for form in (module, module.each):
+            features, frames = form(torch.zeros(0, samples), torch.zeros(0, dtype=torch.int64))
+            assert features.shape == (0, 64, 16 if samples == 0 else 64) and frames.shape == (0,)
+
+
+def test_a_model_moved_to_half_precision_still_has_features() -> None:
+    module, signal, lengths = front_end(), torch.randn(1, 4000) * 0.1, torch.tensor([4000])
+    features, _ = module.to(torch.bfloat16)(signal, lengths)
+    assert features.dtype == torch.float32 and features.isfinite().all()

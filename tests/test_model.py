@@ -131,6 +131,14 @@ def test_inference_form_gives_the_same(masked: bool, groups: int) -> None:
     torch.testing.assert_close(half[0], expected[0], rtol=0.05, atol=0.1)  # bf16: 8 bits of mantissa
 
 
+@pytest.mark.parametrize("rule", ["0.x", "1.x", "2.5"])
+def test_a_batch_without_clips(rule: str) -> None:
+    model = small_model(rule=rule)
+    for form in (model, model.for_inference()):
+        log_probs, lengths = form(torch.zeros(0, 16000), torch.zeros(0, dtype=torch.int64))
+        assert log_probs.shape == (0, 56, 29) and lengths.shape == (0,)
+
+
 def test_inference_form_leaves_the_original_alone() -> None:
     model = small_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
