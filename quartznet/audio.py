@@ -10,6 +10,7 @@ frames more than there are. So headers are compared with what is there, with a t
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import soundfile
@@ -17,6 +18,7 @@ import torch
 import torchaudio
 from torch import Tensor
 
+RATES = (2000, 1_000_000)  # Hz, of files; speech at less is not intelligible, and a header that says more is broken
 TOLERANCE = 0.1  # seconds that a header may promise in excess; sound mp3 files reach 0.05
 ROUNDED = 0.05  # seconds by which a manifest's duration of a whole clip may fall short of it
 
@@ -43,6 +45,11 @@ def _opened(path: str | Path) -> Iterator[soundfile.SoundFile]:
         raise ValueError(f"{path} is empty (0 bytes); fetch it again or take it out of the manifest")
     try:
         with soundfile.SoundFile(path) as file:
+            if not RATES[0] <= file.samplerate <= RATES[1]:
+                raise ValueError(
+                    f"{path} has a sample rate of {file.samplerate} Hz; {RATES[0]} to {RATES[1]} Hz are possible: "
+                    "correct its header or take it out of the manifest"
+                )
             bytes_each_second = max(1, size / max(1, file.frames) * file.samplerate)
             if _claimed_wav_bytes(path) - size > TOLERANCE * bytes_each_second:
                 raise _cut_off(path, f"{size} bytes of {_claimed_wav_bytes(path)}")
@@ -84,7 +91,13 @@ def _decoded(file: soundfile.SoundFile, offset: float, duration: float | None) -
     start, frames = _span(file, offset, duration)
     decode_first = start if file.format == "MP3" else 0
     file.seek(start - decode_first)
-    samples = torch.from_numpy(file.read(decode_first + frames, dtype="float32", always_2d=True))[decode_first:]
+    try:
+        samples = torch.from_numpy(file.read(decode_first + frames, dtype="float32", always_2d=True))[decode_first:]
+    except MemoryError as error:
+        hours = frames / file.samplerate / 3600
+        raise ValueError(
+            f"{file.name} claims to hold {hours:.1f} hours, more than fits into memory; its header is broken, or cut it"
+        ) from error
     if frames - len(samples) > TOLERANCE * file.samplerate:
         raise _cut_off(file.name, f"{len(samples) / file.samplerate:.2f} s of {frames / file.samplerate:.2f} s")
     if samples.numel() == 0:
@@ -106,8 +119,8 @@ def read_audio(
             takes off nothing (NeMo would cut those samples).
 
     Returns:
-        (samples,) float32, ``ceil(frames * sample_rate / own rate)`` samples, in [-1, 1] but for what mp3 decoding and
-        resampling overshoot.
+        (samples,) float32, ``ceil(frames * sample_rate / own rate)`` samples (for odd rates see ``_resample``), in
+        [-1, 1] but for what mp3 decoding and resampling overshoot.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -123,12 +136,18 @@ def read_audio(
     return signal
 
 
-def _resample(signal: torch.Tensor, rate: int, sample_rate: int) -> torch.Tensor:
-    """The "best" Kaiser-windowed sinc of resampy, which NeMo used through librosa; torchaudio's default is shorter."""
+def _resample(signal: Tensor, rate: int, sample_rate: int) -> Tensor:
+    """The "best" Kaiser-windowed sinc of resampy, which NeMo used through librosa; torchaudio's default is shorter.
+
+    The filter is a table of (numerator of the ratio) x (denominator) values: 0.2 million from 44100 Hz, but 256 million
+    from 16001 Hz, which take a minute and 4 GB. A ratio with a larger denominator than any usual rate needs is
+    replaced by its best approximation, off by at most 1/2000: a tempo and a pitch that no ear tells from the true ones.
+    """
+    ratio = Fraction(sample_rate, rate).limit_denominator(1000)
     return torchaudio.functional.resample(
         signal,
-        rate,
-        sample_rate,
+        ratio.denominator,
+        ratio.numerator,
         lowpass_filter_width=64,
         rolloff=0.9475937167399596,
         resampling_method="sinc_interp_kaiser",

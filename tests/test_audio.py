@@ -54,6 +54,34 @@ def test_resampling_keeps_the_tone(tmp_path: Path, rate: int) -> None:
     assert np.abs(signal - tone())[500:-500].max() < 5e-3
 
 
+@pytest.mark.parametrize("rate", [11127, 16001, 22051, 44099])
+def test_odd_rates_are_resampled_in_no_time(tmp_path: Path, rate: int) -> None:
+    """16001 to 16000 Hz exactly would be a filter of 256 million values; the tone is right all the same."""
+    signal = read_audio(write(tmp_path / "a.wav", tone(rate=rate), rate, "FLOAT")).numpy()
+    assert abs(len(signal) - 16000) <= 8  # 1/2000
+    assert abs(np.abs(np.fft.rfft(signal[:15992])).argmax() - 440) <= 1  # bins of one hertz
+    assert signal.std() == pytest.approx(0.5 / 2**0.5, rel=0.01)
+
+
+@pytest.mark.parametrize("rate", [1, 1999, 1_000_001])
+def test_impossible_rates_are_refused(tmp_path: Path, rate: int) -> None:
+    path = write(tmp_path / "a.wav", np.zeros(4000, np.float32), rate)
+    for read in (read_audio, audio_duration):
+        with pytest.raises(ValueError, match=rf"a\.wav has a sample rate of {rate} Hz; 2000 to 1000000 Hz are possible"):
+            read(path)
+
+
+def test_a_header_that_promises_years_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.flac", np.zeros(16000, np.float32))
+
+    def read(*_: object, **__: object) -> np.ndarray:
+        raise MemoryError
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", read)
+    with pytest.raises(ValueError, match=r"a\.flac claims to hold 0\.0 hours, more than fits into memory"):
+        read_audio(path)
+
+
 def test_length_is_rounded_up(tmp_path: Path) -> None:
     assert len(read_audio(write(tmp_path / "a.wav", np.zeros(100, np.float32), 48000))) == 34
 
