@@ -10,6 +10,7 @@ reads ``1e-3`` as a string, so every number is converted by the type of its fiel
 
 import dataclasses
 import math
+import reprlib
 import types
 import typing
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ import yaml
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The network
+
+MOST_WEIGHTS = 500_000_000  # 2 GB
 
 
 @dataclass(frozen=True)
@@ -77,10 +80,37 @@ class FeatureConfig:
         for name in ("sample_rate", "window_size", "hop", "fft_size", "mels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"features.{name} must be at least 1, got {getattr(self, name)}")
-        if self.window_size > self.fft_size:
-            raise ValueError(f"features.window_size {self.window_size} is longer than fft_size {self.fft_size}")
-        if self.pad_to < 0 or self.dither < 0:
-            raise ValueError("features.pad_to and features.dither cannot be negative")
+        for name in ("window_size", "hop"):
+            if getattr(self, name) > self.fft_size:
+                raise ValueError(f"features.{name} {getattr(self, name)} is longer than fft_size {self.fft_size}")
+        if self.fft_size > 32768 or self.mels > min(1024, self.fft_size // 2 + 1):  # a table of 134 MB at most
+            raise ValueError(
+                f"features.fft_size can be at most 32768 and features.mels at most 1024 and fft_size / 2 + 1, "
+                f"got {self.fft_size} and {self.mels}"
+            )
+        highest = self.sample_rate / 2
+        if not 0 <= self.low_hertz < (highest if self.high_hertz is None else self.high_hertz) <= highest:
+            raise ValueError(
+                f"features need 0 <= low_hertz < high_hertz <= {highest:g} (half the sample rate), "
+                f"got {self.low_hertz:g} and {self.high_hertz}"
+            )
+        if not 0 <= self.pad_to <= 1024 or self.dither < 0:
+            raise ValueError(
+                f"features.pad_to must be 0 to 1024 and dither not negative, got {self.pad_to} and {self.dither}"
+            )
+
+
+def convolution_weights(channels: int, blocks: tuple[BlockConfig, ...]) -> int:
+    """Numbers in the convolutions of blocks that read ``channels``; exact where groups divide the channels."""
+    count = 0
+    for block in blocks:
+        time = block.kernel_size if block.separable else 0
+        mixing = block.filters * (1 if block.separable else block.kernel_size)
+        first = channels * time + channels * mixing // block.groups
+        others = block.filters * time + block.filters * mixing // block.groups
+        count += first + (block.repeat - 1) * others + (channels * block.filters if block.residual else 0)
+        channels = block.filters
+    return count
 
 
 @dataclass(frozen=True)
@@ -95,6 +125,11 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not self.blocks:
             raise ValueError("a model needs at least one block")
+        weights = convolution_weights(self.features.mels, self.blocks)
+        if weights > MOST_WEIGHTS:  # a file may ask for any number, and memory would be taken before its weights fail
+            raise ValueError(
+                f"blocks with {weights:,} weights are no QuartzNet, which has 19 million; {MOST_WEIGHTS:,} are possible"
+            )
         if not self.labels or len(set(self.labels)) != len(self.labels):
             repeated = sorted({label for label in self.labels if self.labels.count(label) > 1})
             raise ValueError(f"labels must be a non-empty list without repeats; repeated: {repeated}")
@@ -267,13 +302,13 @@ Settings = typing.TypeVar("Settings")
 
 
 def from_dict(kind: type[Settings], mapping: dict, path: str = "") -> Settings:
-    """Builds ``kind`` from nested dictionaries.
+    """Builds ``kind`` from nested dictionaries; messages show long values shortened.
 
     Raises:
         ValueError: for an unknown key, a wrong type or an impossible value; the message names the full path.
     """
     if not isinstance(mapping, dict):
-        raise ValueError(f"{path or kind.__name__} must be a table of settings, got {mapping!r}")
+        raise ValueError(f"{path or kind.__name__} must be a table of settings, got {reprlib.repr(mapping)}")
     hints = typing.get_type_hints(kind)
     names = [item.name for item in dataclasses.fields(kind)]
     unknown = [key for key in mapping if key not in names]
@@ -299,13 +334,13 @@ def _convert(value: object, hint: object, path: str) -> object:
     if typing.get_origin(hint) is tuple:
         return _convert_tuple(value, typing.get_args(hint), path)
     if hint is bool:
-        if isinstance(value, bool) or str(value).lower() in ("true", "false"):
+        if isinstance(value, bool) or (isinstance(value, str) and value.lower() in ("true", "false")):
             return str(value).lower() == "true"
-        raise ValueError(f"{path} must be true or false, got {value!r}")
+        raise ValueError(f"{path} must be true or false, got {reprlib.repr(value)}")
     if hint in (int, float):
         return _number(value, hint, path)
     if not isinstance(value, str):
-        raise ValueError(f"{path} must be text, got {value!r}")
+        raise ValueError(f"{path} must be text, got {reprlib.repr(value)}")
     return value
 
 
@@ -313,9 +348,9 @@ def _convert_tuple(value: object, arguments: tuple, path: str) -> tuple:
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]
     if not isinstance(value, list | tuple):
-        raise ValueError(f"{path} must be a list, got {value!r}")
+        raise ValueError(f"{path} must be a list, got {reprlib.repr(value)}")
     if arguments[-1] is not Ellipsis and len(value) != len(arguments):
-        raise ValueError(f"{path} must have {len(arguments)} values, got {len(value)}: {value!r}")
+        raise ValueError(f"{path} must have {len(arguments)} values, got {len(value)}: {reprlib.repr(value)}")
     return tuple(_convert(item, arguments[0], f"{path}[{index}]") for index, item in enumerate(value))
 
 
@@ -326,7 +361,7 @@ def _number(value: object, kind: type, path: str) -> int | float:
     except (TypeError, ValueError):
         number = math.nan
     if isinstance(value, bool) or not math.isfinite(number) or (kind is int and number != int(number)):
-        raise ValueError(f"{path} must be {name}, got {value!r}")
+        raise ValueError(f"{path} must be {name}, got {reprlib.repr(value)}")
     return kind(number)
 
 

@@ -67,7 +67,7 @@ def test_odd_rates_are_resampled_in_no_time(tmp_path: Path, rate: int) -> None:
 def test_impossible_rates_are_refused(tmp_path: Path, rate: int) -> None:
     path = write(tmp_path / "a.wav", np.zeros(4000, np.float32), rate)
     for read in (read_audio, audio_duration):
-        with pytest.raises(ValueError, match=rf"a\.wav has a sample rate of {rate} Hz; 2000 to 1000000 Hz are possible"):
+        with pytest.raises(ValueError, match=rf"a\.wav has a sample rate of {rate} Hz; 2000 to 1000000 Hz are"):
             read(path)
 
 

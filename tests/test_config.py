@@ -115,6 +115,15 @@ def test_errors_name_the_full_path(mapping: dict, message: str) -> None:
         from_dict(TrainSettings, mapping)
 
 
+def test_a_value_that_repeats_itself_is_not_written_out() -> None:
+    laugh: list = ["ha"] * 10
+    for _ in range(30):
+        laugh = [laugh] * 10  # 10^31 items in a few hundred bytes, as an alias of YAML or a pickle makes them
+    for mapping in ({"optim": laugh}, {"lang": laugh}, {"sync_batchnorm": laugh}, {"optim": {"betas": laugh}}):
+        with pytest.raises(ValueError, match="must"):
+            from_dict(TrainSettings, mapping)
+
+
 def test_errors_inside_a_list_of_blocks() -> None:
     mapping = {"labels": ["a"], "blocks": [to_dict(BLOCK), {**to_dict(BLOCK), "kernel_size": 4}]}
     with pytest.raises(ValueError, match=r"blocks\[1\]: kernel_size must be odd"):
@@ -139,8 +148,16 @@ def test_errors_inside_a_list_of_blocks() -> None:
         (FeatureConfig, {"normalize": "no"}, r"features\.normalize must be"),
         (FeatureConfig, {"hop": 0}, r"features\.hop must be at least 1"),
         (FeatureConfig, {"window_size": 600}, "600 is longer than fft_size 512"),
-        (FeatureConfig, {"dither": -1.0}, "cannot be negative"),
+        (FeatureConfig, {"hop": 513}, "hop 513 is longer than fft_size 512"),
+        (FeatureConfig, {"dither": -1.0}, "dither not negative, got 16 and -1.0"),
+        (FeatureConfig, {"pad_to": 1_000_000}, "pad_to must be 0 to 1024"),
+        (FeatureConfig, {"mels": 258}, "mels at most 1024 and fft_size / 2"),
+        (FeatureConfig, {"fft_size": 2**30, "mels": 64}, "fft_size can be at most 32768"),
+        (FeatureConfig, {"low_hertz": 8000.0}, "need 0 <= low_hertz < high_hertz <= 8000 .* got 8000 and None"),
+        (FeatureConfig, {"high_hertz": 9000.0}, "got 0 and 9000"),
         (ModelConfig, {"labels": ("a",), "blocks": ()}, "at least one block"),
+        (ModelConfig, {"labels": ("a",), "blocks": (BlockConfig(10**9, 1),) * 2}, "no QuartzNet, which has 19 million"),
+        (ModelConfig, {"labels": ("a",), "blocks": (BlockConfig(256, 1, 10**9),)}, "no QuartzNet"),
         (ModelConfig, {"labels": (), "blocks": (BLOCK,)}, "non-empty list"),
         (ModelConfig, {"labels": ("a", "a"), "blocks": (BLOCK,)}, r"repeated: \['a'\]"),
         (OptimSettings, {"name": "sgd"}, r"optim\.name must be novograd or adamw, got 'sgd'"),

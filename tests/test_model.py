@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from quartznet.config import BlockConfig, FeatureConfig, ModelConfig, preset_blocks
+from quartznet.config import BlockConfig, FeatureConfig, ModelConfig, convolution_weights, preset_blocks
+from quartznet.layers import Conv
 from quartznet.model import Block, QuartzNet, rounded_frames
 
 ENGLISH = tuple(" abcdefghijklmnopqrstuvwxyz'")
@@ -38,6 +39,13 @@ def test_parameter_counts_of_the_paper(preset: str, count: int) -> None:
         blocks = preset_blocks(preset)
     model = QuartzNet(ModelConfig(ENGLISH, blocks))
     assert sum(parameter.numel() for parameter in model.parameters()) == count
+
+
+def test_convolution_weights_are_counted_before_they_are_made() -> None:
+    grouped = (BlockConfig(8, 5, repeat=2, residual=True, groups=4), BlockConfig(12, 3, repeat=2, separable=False))
+    for blocks in (SMALL, grouped):
+        convolutions = [module.weight for module in small_model(blocks).encoder.modules() if isinstance(module, Conv)]
+        assert convolution_weights(64, blocks) == sum(weight.numel() for weight in convolutions)
 
 
 def test_block_is_the_published_composition() -> None:
