@@ -145,7 +145,7 @@ def _model_config(
     """The configuration, the reason for its front-end rule, and what was assumed."""
     features, reason, notes = read_features(sections, package.era, weights)
     if sections.encoder:
-        blocks = read_blocks(sections.encoder)
+        blocks = read_blocks(sections.encoder, early=package.era in ("0.10", "0.11"))
         masked = bool(sections.encoder.get("conv_mask", True))  # the default of every NeMo
     else:
         blocks, masked = blocks_from_shapes(weights), _has_masks(package.weights)
@@ -173,7 +173,7 @@ def _alphabet(
             "there is no decoder; put JasperDecoderForCTC*.pt beside the encoder, or ask for the encoder alone"
             " with encoder_only=True"
         )
-    outputs = decoder.shape[0]
+    outputs = decoder.shape[0] if decoder.dim() else 0
     if given is None and outputs == len(ENGLISH_LABELS) + 1:
         return ENGLISH_LABELS, ["no labels in the file; 29 outputs are taken as space, a to z, apostrophe, blank"]
     if given is None:
@@ -254,7 +254,12 @@ def describe(checkpoint: NemoCheckpoint) -> str:
     for title, items in (("assumed", checkpoint.notes), ("dropped", checkpoint.dropped)):
         lines += ["", f"{title}: {len(items) or 'nothing'}", *(f"  {item}" for item in items[:20])]
         lines += [f"  and {len(items) - 20} more"] if len(items) > 20 else []
-    return "\n".join(_fold(line) for line in lines)
+    return "\n".join(_fold(_printable(line)) for line in lines)
+
+
+def _printable(line: str) -> str:
+    """Names in a file are a stranger's; none shall move the cursor or paint the terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
 def _fold(line: str, width: int = 80) -> str:

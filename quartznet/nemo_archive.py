@@ -13,15 +13,16 @@ import io
 import re
 import tarfile
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import yaml
 from torch import Tensor
 
-from quartznet.nemo_pickle import BYTES_LIMIT, first_line, plain, read_pickle, tensors_of
+from quartznet.nemo_pickle import BYTES_LIMIT, check_values, first_line, plain_settings, read_pickle, tensors_of
 
-YAML_LIMIT = 16 * 2**20
+YAML_LIMIT = 2**20
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class _Bounded:
 
     def read(self, size: int = -1) -> bytes:
         if size < 0 or self.file.tell() + size > BYTES_LIMIT:
-            raise ValueError(f"{self.path} unpacks to more than 4 GiB; it is not a QuartzNet")
+            raise ValueError(f"{self.path} unpacks to more than 1 GiB; it is not a QuartzNet")
         return self.file.read(size)
 
     def seek(self, position: int, whence: int = 0) -> int:
@@ -57,16 +58,27 @@ class _Bounded:
 # YAML
 
 
+def _yaml_parts(node: yaml.Node) -> Iterable[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return node.value if isinstance(node, yaml.SequenceNode) else ()
+
+
 def parse_yaml(text: bytes, where: str) -> dict:
-    """Settings as a dictionary; ``yaml.safe_load``, so tags that build objects are errors.
+    """Settings as a dictionary; as ``yaml.safe_load``, so tags that build objects are errors.
+
+    Aliases are counted in the tree of nodes, before values are made of it: merging (``<<: [*a, *a]``) copies.
 
     Raises:
         ValueError: for text that is not a YAML dictionary.
     """
     if len(text) > YAML_LIMIT:
-        raise ValueError(f"{where} has {len(text) / 2**20:.0f} MiB; a configuration has at most 16")
+        raise ValueError(f"{where} has {len(text) / 2**20:.0f} MiB; a configuration has at most 1")
     try:
-        settings = yaml.safe_load(text.decode("utf-8"))
+        loader = yaml.SafeLoader(text.decode("utf-8"))
+        tree = loader.get_single_node()
+        check_values(tree, _yaml_parts, where)
+        settings = None if tree is None else loader.construct_document(tree)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{where} is not valid YAML: {' '.join(str(error).split())[:160]}") from error
     if not isinstance(settings, dict):
@@ -83,10 +95,11 @@ def settings_beside(folder: Path, pattern: str) -> tuple[dict | None, list[str]]
     found: dict[str, dict] = {}
     notes = []
     for path in sorted(folder.glob(pattern)):
-        if path.suffix not in (".yaml", ".yml"):
+        if path.suffix not in (".yaml", ".yml") or not path.is_file():
             continue
         try:
-            settings = parse_yaml(path.read_bytes(), str(path))
+            with path.open("rb") as file:
+                settings = parse_yaml(file.read(YAML_LIMIT + 1), str(path))
         except ValueError as error:
             notes.append(f"left out: {error}")
             continue
@@ -109,13 +122,15 @@ def _check_member(member: tarfile.TarInfo, path: Path) -> None:
         raise ValueError(f"{path} holds {member.name!r}, which points outside the archive; the file is refused")
     if not (member.isfile() or member.isdir()):
         raise ValueError(f"{path} holds {member.name!r}, a link or device; the file is refused")
+    if member.size < 0:  # leads back to members already read, for ever
+        raise ValueError(f"{path} holds {member.name!r} of {member.size} bytes; the file is refused")
 
 
 def read_archive(path: Path) -> tuple[dict[str, io.BytesIO], list[str]]:
     """Configuration and weights of a ``.nemo`` archive by file name, and the names of all other members.
 
     Raises:
-        ValueError: for links, devices, paths that leave the archive, doubled names, more than 4 GiB, or damage.
+        ValueError: for links, devices, paths that leave the archive, doubled names, more than 1 GiB, or damage.
     """
     wanted: dict[str, io.BytesIO] = {}
     others: list[str] = []
@@ -128,7 +143,7 @@ def read_archive(path: Path) -> tuple[dict[str, io.BytesIO], list[str]]:
                     _check_member(member, path)
                     total += member.size
                     if total > BYTES_LIMIT:
-                        raise ValueError(f"{path} unpacks to more than 4 GiB; it is not a QuartzNet")
+                        raise ValueError(f"{path} unpacks to more than 1 GiB; it is not a QuartzNet")
                     name = PurePosixPath(member.name).name
                     if member.isdir():
                         continue
@@ -232,7 +247,7 @@ def _package_pickle(path: Path) -> Package:
         return Package("weights", settings, weights, tuple(dropped), tuple(notes))
     weights, dropped = tensors_of(content["state_dict"], str(path))
     dropped += [str(key) for key in content if key not in ("state_dict", "hyper_parameters")]
-    settings, notes = plain(content.get("hyper_parameters")), []
+    settings, notes = plain_settings(content.get("hyper_parameters"), f"{path}: hyper_parameters"), []
     settings = settings.get("cfg", settings) if isinstance(settings, dict) else None
     if not settings:
         settings, notes = settings_beside(path.parent, f"{path.stem}.y*ml")
@@ -256,6 +271,8 @@ def open_package(path: Path) -> Package:
             settings, notes = settings_beside(path, "model_config.yaml")
             return Package("1.x", settings, weights, tuple(odd), tuple(notes))
         return _package_modules(path)
+    if not path.is_file():
+        raise ValueError(f"{path} is neither a file nor a folder")
     if is_gzip(path) or is_tar(path):
         return _package_archive(path)
     if path.name.startswith(("JasperEncoder", "JasperDecoder")):

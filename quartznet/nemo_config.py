@@ -142,7 +142,7 @@ def _require(table: dict, expected: dict[str, tuple], where: str) -> None:
 # Blocks
 
 
-def _block(table: object, where: str) -> BlockConfig:
+def _block(table: object, where: str, early: bool) -> BlockConfig:
     if not isinstance(table, dict):
         raise ValueError(f"{where} must be a table, got {table!r}")
     possible = {
@@ -158,10 +158,11 @@ def _block(table: object, where: str) -> BlockConfig:
     stride, repeat = _whole(table, "stride", 1, where), _whole(table, "repeat", None, where)
     if table.get("stride_last") and stride > 1 and repeat > 1:
         raise ValueError(f"{where}.stride_last with repeat {repeat} is not something QuartzNet here does")
-    kernel_size, factor = _whole(table, "kernel", None, where), _number(table, "kernel_size_factor", 1.0, where)
-    if factor != 1.0:
-        kernel_size = max(int(kernel_size * factor), 1)
-        kernel_size += kernel_size % 2 == 0
+    factor = _number(table, "kernel_size_factor", 1.0, where)
+    kernel_size = max(int(_whole(table, "kernel", None, where) * factor), 1)
+    kernel_size += kernel_size % 2 == 0  # NeMo makes an even kernel odd, also without a factor
+    if early and _whole(table, "dilation", 1, where) > 3:
+        raise ValueError(f"{where}.dilation above 3 was padded otherwise before NeMo 1.0, which is not done here")
     try:
         return BlockConfig(
             filters=_whole(table, "filters", None, where),
@@ -178,8 +179,8 @@ def _block(table: object, where: str) -> BlockConfig:
         raise ValueError(f"{where}: {error}") from error
 
 
-def read_blocks(encoder: dict) -> tuple[BlockConfig, ...]:
-    """The table of blocks.
+def read_blocks(encoder: dict, early: bool = False) -> tuple[BlockConfig, ...]:
+    """The table of blocks; ``early``: of NeMo before 1.0.
 
     Raises:
         ValueError: for anything that our blocks do not do, naming the entry.
@@ -195,7 +196,7 @@ def read_blocks(encoder: dict) -> tuple[BlockConfig, ...]:
     jasper = encoder.get("jasper")
     if not isinstance(jasper, list) or not jasper:
         raise ValueError("encoder.jasper must be a list of blocks; this is no QuartzNet")
-    return tuple(_block(table, f"encoder.jasper[{index}]") for index, table in enumerate(jasper))
+    return tuple(_block(table, f"encoder.jasper[{index}]", early) for index, table in enumerate(jasper))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -117,7 +117,8 @@ def canonical_weights(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], li
     """All weights under the spelling of 1.x, and the keys that belong neither to the network nor to its front end.
 
     Raises:
-        ValueError: for unknown parts of the encoder or decoder, and for two keys that mean the same weight.
+        ValueError: for unknown parts of the encoder or decoder, for two keys that mean the same weight, and for
+            weights that are not dense.
     """
     known: dict[str, Tensor] = {}
     dropped, unknown = [], []
@@ -127,6 +128,8 @@ def canonical_weights(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], li
             (unknown if OWNED.match(key) else dropped).append(key)
         elif name in known:
             raise ValueError(f"two keys mean {name}; one of them is {key}; the file mixes two models")
+        elif tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise ValueError(f"{key} is {tensor.dtype}, {tensor.layout}; dense numbers are needed")
         else:
             known[name] = tensor
     if unknown:
@@ -144,7 +147,8 @@ def from_nemo(weights: dict[str, Tensor], table: list[Entry]) -> tuple[dict[str,
     """Weights under our names and shapes, floats as fp32, and the entries of the table that found no weight.
 
     Raises:
-        ValueError: for another shape, naming the key and both shapes, and for anything but dense, finite floats.
+        ValueError: for another shape, naming the key and both shapes, for anything but finite floats, and for
+            variances below zero.
     """
     ours, missing = {}, []
     for entry in table:
@@ -157,15 +161,12 @@ def from_nemo(weights: dict[str, Tensor], table: list[Entry]) -> tuple[dict[str,
                 f"{entry.theirs} has shape {tuple(tensor.shape)}, but the configuration asks for {entry.their_shape}"
             )
         whole = entry.ours.endswith("num_batches_tracked")
-        if (
-            tensor.layout != torch.strided
-            or tensor.is_quantized
-            or tensor.is_meta
-            or tensor.is_floating_point() == whole
-        ):
-            raise ValueError(f"{entry.theirs} is {tensor.dtype}, {tensor.layout}; dense floating point is needed")
+        if tensor.is_floating_point() == whole:
+            raise ValueError(f"{entry.theirs} is {tensor.dtype}; {'a whole number' if whole else 'floats'} are needed")
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{entry.theirs} holds values that are not finite; the file or its training is broken")
+        if entry.ours.endswith("running_var") and bool((tensor < 0).any()):
+            raise ValueError(f"{entry.theirs} holds variances below zero; the file is broken")
         dtype = torch.int64 if whole else torch.float32
         ours[entry.ours] = tensor.to(dtype).reshape(entry.shape).clone(memory_format=torch.contiguous_format)
     return ours, missing

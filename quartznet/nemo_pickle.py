@@ -4,6 +4,9 @@ A checkpoint is a pickle, and a pickle is a program: it names functions and call
 calls only those that build tensors. A Lightning checkpoint of NeMo also holds its settings as omegaconf objects; each
 class that it names is replaced by ``Inert``, which keeps the state it is given and does nothing. Nothing is imported.
 
+Not running anything is not enough: a few bytes can stand for any amount of memory (a view that repeats one number, a
+list that holds the same list ten times, ten deep), so what a file would fill is counted before it is filled.
+
 The surprise: dictionaries of a subclass must come back as ``OrderedDict``, the only one that the unpickler fills.
 """
 
@@ -12,12 +15,14 @@ import pickle
 import re
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-BYTES_LIMIT = 4 * 2**30  # of an unpacked file; the largest QuartzNet has 80 MB
+BYTES_LIMIT = 2**30  # of an unpacked file; the largest QuartzNet has 80 MB, three times that with its optimiser
+VALUES_LIMIT = 200_000  # in settings, each counted as often as it is referred to; a QuartzNet has a few hundred
 DEPTH_LIMIT = 64  # of nested settings
 # A Lightning checkpoint names classes of these packages. None is imported: Inert takes the place of each.
 INERT_PACKAGES = (
@@ -73,7 +78,7 @@ def read_pickle(source: Path | io.BytesIO, where: str) -> object:
         if zipfile.is_zipfile(source):
             with zipfile.ZipFile(source) as archive:
                 if sum(item.file_size for item in archive.infolist()) > BYTES_LIMIT:
-                    raise Refused(f"{where} unpacks to more than 4 GiB; it is not a QuartzNet")
+                    raise Refused(f"{where} unpacks to more than 1 GiB; it is not a QuartzNet")
             _rewind(source)
             stubs = _stubs(torch.serialization.get_unsafe_globals_in_checkpoint(source), where)
         _rewind(source)
@@ -96,6 +101,39 @@ def first_line(error: Exception) -> str:
     text = str(error).split("Please file an issue")[0]
     message = re.search(r"WeightsUnpickler error: ([^\n]*)", text)
     return (message.group(1) if message else text.split("\n")[0]).strip()[:160]
+
+
+def check_values(top: object, parts: Callable[[object], Iterable[object]], where: str) -> None:
+    """Refuses nested settings that a few aliases make endless: every later walk or message would write them all out.
+
+    Args:
+        top: the settings.
+        parts: the direct parts of one value.
+
+    Raises:
+        ValueError: where they hold more than ``VALUES_LIMIT`` values, or themselves.
+    """
+    counts: dict[int, int] = {}
+
+    def count(value: object) -> int:
+        if id(value) not in counts:
+            counts[id(value)] = VALUES_LIMIT + 1  # until it is known: what is inside itself is endless
+            counts[id(value)] = min(1 + sum(map(count, parts(value))), VALUES_LIMIT + 1)
+        return counts[id(value)]
+
+    if count(top) > VALUES_LIMIT:
+        raise ValueError(f"{where} stands for more than {VALUES_LIMIT:,} values, or holds itself; it is refused")
+
+
+def _plain_parts(value: object) -> Iterable[object]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def plain_settings(value: object, where: str) -> object:
+    """``plain``, and nothing that repeats itself endlessly."""
+    settings = plain(value)
+    check_values(settings, _plain_parts, where)
+    return settings
 
 
 def plain(value: object, depth: int = 0, seen: dict[int, object] | None = None) -> object:
@@ -125,11 +163,13 @@ def tensors_of(content: object, where: str) -> tuple[dict[str, Tensor], list[str
     """A state dict and the names of what else lay in it.
 
     Raises:
-        ValueError: where there is not one tensor.
+        ValueError: where there is not one tensor, or tensors that would unfold to more than 1 GiB.
     """
     if not isinstance(content, dict):
         raise ValueError(f"{where} holds a {type(content).__name__}, not a dictionary of tensors")
     tensors = {str(key): value.detach() for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise ValueError(f"{where} holds no tensors under its keys {', '.join(map(str, list(content)[:8]))}")
+    if sum(4 * value.numel() for value in tensors.values()) > BYTES_LIMIT:
+        raise ValueError(f"{where} unfolds to more than 1 GiB of numbers; it is not a QuartzNet")
     return tensors, [str(key) for key, value in content.items() if not isinstance(value, Tensor)]

@@ -440,6 +440,17 @@ def test_inspect(tmp_path: Path, english: QuartzNet, capsys: pytest.CaptureFixtu
         assert part in text
 
 
+def test_inspect_prints_no_control_characters(tmp_path: Path, model: QuartzNet) -> None:
+    path = write_nemo(tmp_path / "m.nemo", write_settings(model.config), foreign(model) | {"\x1b[2J": torch.zeros(1)})
+    assert "  ?[2J" in describe(read_nemo(path)) and "\x1b" not in describe(read_nemo(path))
+
+
+def test_a_decoder_without_outputs(tmp_path: Path, model: QuartzNet) -> None:
+    weights = foreign(model) | {"decoder.decoder_layers.0.weight": torch.zeros(())}
+    with pytest.raises(ValueError, match="5 labels and a blank do not match 0 outputs"):
+        read_nemo(write_nemo(tmp_path / "m.nemo", write_settings(model.config), weights))
+
+
 def test_bad_input_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "m.nemo").write_bytes(b"not a model")
     for arguments in (["inspect", str(tmp_path / "m.nemo")], ["inspect", str(tmp_path / "gone")]):

@@ -1,8 +1,10 @@
 """Damaged and hostile archives and folders: nothing leaves the archive, nothing fills the memory."""
 
 import io
+import os
 import tarfile
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -76,10 +78,10 @@ def test_doubled_and_foreign_members(tmp_path: Path) -> None:
 def test_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nemo_archive, "BYTES_LIMIT", 4096)
     path = archive_of(tmp_path / "m.nemo", [member("readme", size=5000)], bytes(5000))
-    with pytest.raises(ValueError, match="more than 4 GiB"):
+    with pytest.raises(ValueError, match="more than 1 GiB"):
         read_archive(path)
     long = member("x" * 9000)  # a name that tarfile itself would read into memory
-    with pytest.raises(ValueError, match="more than 4 GiB"):
+    with pytest.raises(ValueError, match="more than 1 GiB"):
         read_archive(archive_of(tmp_path / "n.nemo", [long]))
 
 
@@ -98,8 +100,44 @@ def test_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="must hold 'key: value' lines, got list"):
         parse_yaml(b"- a", "here")
     monkeypatch.setattr(nemo_archive, "YAML_LIMIT", 3)
-    with pytest.raises(ValueError, match="a configuration has at most 16"):
+    with pytest.raises(ValueError, match="a configuration has at most 1"):
         parse_yaml(b"a: 1", "here")
+
+
+LAUGH = "a: &a [ha, ha, ha, ha, ha, ha, ha, ha, ha, ha]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n" for old, new in pairwise("abcdefgh")
+)
+MERGE = LAUGH.replace("[ha, ha, ha, ha, ha, ha, ha, ha, ha, ha]", "{x: 1}").replace("[", "{<<: [").replace("]", "]}")
+
+
+@pytest.mark.parametrize("text", [LAUGH, MERGE, "a: &a [*a]\n", "a: &a {b: *a}\n"])
+def test_aliases_that_unfold_without_end(text: str) -> None:
+    with pytest.raises(ValueError, match="stands for more than 200,000 values, or holds itself"):
+        parse_yaml(text.encode(), "here")
+
+
+def test_aliases_that_people_write() -> None:
+    text = b"d: &d 0.2\nb: &b {drop: *d}\nblocks: [*b, *b, {<<: *b, repeat: 3}]"
+    assert parse_yaml(text, "here")["blocks"] == [{"drop": 0.2}, {"drop": 0.2}, {"drop": 0.2, "repeat": 3}]
+
+
+def test_a_member_of_negative_size_does_not_loop(tmp_path: Path) -> None:
+    header = bytearray(member("again").tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = b"\xff" + (2**88 - 512).to_bytes(11, "big")  # minus 512 in base 256
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "m.nemo").write_bytes(member("first").tobuf(tarfile.GNU_FORMAT) + bytes(header) + bytes(1024))
+    with pytest.raises(ValueError, match="holds 'again' of -512 bytes; the file is refused"):
+        read_archive(tmp_path / "m.nemo")
+
+
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.nemo")
+    os.mkfifo(tmp_path / "a.yaml")
+    with pytest.raises(ValueError, match=r"m\.nemo is neither a file nor a folder"):
+        open_package(tmp_path / "m.nemo")
+    torch.save({"encoder.0.mconv.0.weight": torch.zeros(1)}, tmp_path / "JasperEncoder.pt")
+    assert open_package(tmp_path).settings is None
 
 
 def test_folders(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_front_ends_that_are_refused(table: dict, message: str) -> None:
         ({"heads": 4}, "heads is 4"),
         ({"future_context": 2}, "future_context makes a causal network"),
         ({"stride_last": True, "stride": [2], "repeat": 3}, "stride_last with repeat 3"),
-        ({"kernel": [4]}, r"encoder.jasper\[0\]: kernel_size must be odd"),
+        ({"dropout": 1.5}, r"encoder.jasper\[0\]: dropout must be in"),
         ({"filters": None}, r"encoder.jasper\[0\].filters must be a number, got None"),
         ({"filters": 10**9}, "filters must be a whole number up to a million"),
     ],
@@ -127,8 +127,16 @@ def test_encoders_that_are_refused(changes: dict, message: str) -> None:
 
 
 def test_kernel_size_factor() -> None:
-    for kernel, factor, expected in ((33, 0.5, 17), (11, 0.01, 1), (5, 2.0, 11), (7, "1.0", 7)):
+    for kernel, factor, expected in ((33, 0.5, 17), (11, 0.01, 1), (5, 2.0, 11), (7, "1.0", 7), (10, 1.0, 11)):
         assert read_blocks(encoder(kernel=kernel, kernel_size_factor=factor))[0].kernel_size == expected
+
+
+def test_wide_dilation_of_old_files_is_refused() -> None:
+    """NeMo 0.10 pads dilation x kernel / 2 - 1, which keeps the length for dilations up to 3 only."""
+    assert read_blocks(encoder(dilation=[3]), early=True)[0].dilation == 3
+    assert read_blocks(encoder(dilation=[4]))[0].dilation == 4
+    with pytest.raises(ValueError, match=r"dilation above 3 was padded otherwise before NeMo 1\.0"):
+        read_blocks(encoder(dilation=[4]), early=True)
 
 
 def test_numbers_in_lists_or_not() -> None:

@@ -89,9 +89,14 @@ def test_canonical_weights() -> None:
 def test_only_dense_finite_floats() -> None:
     config = ModelConfig(("a",), (BlockConfig(2, 1, separable=False),))
     weights = to_nemo(QuartzNet(config).state_dict(), config)
-    for wrong in (torch.zeros(2).long(), torch.zeros(2).to_sparse()):
-        with pytest.raises(ValueError, match="dense floating point is needed"):
+    for wrong in (torch.zeros(2).to_sparse(), torch.zeros(2, device="meta")):
+        with pytest.raises(ValueError, match="dense numbers are needed"):
+            canonical_weights(weights | {"decoder.decoder_layers.0.bias": wrong})
+    for wrong in (torch.zeros(2).long(), torch.zeros(2, dtype=torch.complex64)):
+        with pytest.raises(ValueError, match="floats are needed"):
             from_nemo(weights | {"decoder.decoder_layers.0.bias": wrong}, weight_table(config))
+    with pytest.raises(ValueError, match=r"mconv\.1\.running_var holds variances below zero"):
+        from_nemo(weights | {"encoder.encoder.0.mconv.1.running_var": torch.tensor([1.0, -1.0])}, weight_table(config))
     with pytest.raises(ValueError, match=r"decoder_layers\.0\.bias holds values that are not finite"):
         from_nemo(weights | {"decoder.decoder_layers.0.bias": torch.tensor([1.0, torch.nan])}, weight_table(config))
 

@@ -12,7 +12,7 @@ import torch
 
 from quartznet import nemo_pickle
 from quartznet.nemo_archive import open_package
-from quartznet.nemo_pickle import Inert, plain, read_pickle, tensors_of
+from quartznet.nemo_pickle import Inert, plain, plain_settings, read_pickle, tensors_of
 
 
 def saved(content: object, legacy: bool = False) -> bytes:
@@ -66,6 +66,23 @@ def test_settings_in_inert_objects() -> None:
         plain(loop)
 
 
+def test_settings_that_repeat_themselves() -> None:
+    laugh: list = ["ha"] * 10
+    for _ in range(9):
+        laugh = [laugh] * 10
+    with pytest.raises(ValueError, match="here stands for more than 200,000 values"):
+        plain_settings({"labels": laugh}, "here")
+    assert plain_settings({"a": [1, 1]}, "here") == {"a": [1, 1]}
+
+
+def test_views_that_repeat_one_number() -> None:
+    with pytest.raises(ValueError, match="here unfolds to more than 1 GiB of numbers"):
+        tensors_of({"w": torch.zeros(1).expand(10**5, 10**5)}, "here")
+    one = torch.zeros(10**6)
+    with pytest.raises(ValueError, match="unfolds to more than 1 GiB"):
+        tensors_of({str(number): one for number in range(300)}, "here")
+
+
 def test_flipped_bytes_never_give_anything_but_value_errors(tmp_path: Path) -> None:
     whole = saved({"w": torch.zeros(3), "v": torch.ones(2)})
     generator = torch.Generator().manual_seed(0)
@@ -89,5 +106,5 @@ def test_content_without_tensors() -> None:
 
 def test_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nemo_pickle, "BYTES_LIMIT", 4096)
-    with pytest.raises(ValueError, match="more than 4 GiB"):
+    with pytest.raises(ValueError, match="more than 1 GiB"):
         read_pickle(io.BytesIO(saved({"w": torch.zeros(2000)})), "here")
