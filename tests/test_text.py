@@ -292,3 +292,11 @@ def test_real_transcripts_normalise_to_their_edited_texts(shared: Path, code: st
     equal = sum(language.normalize(line["raw_text"]) == line["text"] for line in utterances)
     assert len(utterances) > 100 and equal / len(utterances) >= least
     audit([line["raw_text"] for line in utterances], language).check()
+
+
+def test_quotations_nested_without_end_take_no_time_and_stay_normal() -> None:
+    """A line of 1 MiB from a stranger: one pair of marks a round would take days."""
+    language = find_language("en")
+    text = language.normalize("'a " * 5000 + "don't " + "a' " * 5000)
+    assert text == "a " * 5000 + "don't " + " ".join(["a"] * 5000)
+    assert language.normalize(text) == text
