@@ -3,6 +3,9 @@
 Unpacking goes to a temporary folder that is renamed at the end, so a folder with that name is complete; a marker inside
 holds the size of the archive it came from.
 
+A small archive may also unpack to more than any disk holds. Sound does not compress, so a corpus that grows beyond
+what compressed text does is refused on the way.
+
 The surprise: an archive is a list of *commands*. A member may be called ``/etc/passwd`` or ``../x``, may be a link that
 a later member writes through, or a device. Nothing of that belongs into a corpus, and each is refused by name before
 anything more is written.
@@ -17,8 +20,12 @@ import tempfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+from data.lines import shown
+
 SUFFIXES = (".tar.gz", ".tgz", ".tar")
 MARKER = ".complete"
+GROWTH = 50  # times its own size, and ROOM, that an archive may unpack to; text compresses 3 to 10 times, silence more
+ROOM = 2**30  # bytes
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +34,8 @@ def extract_archive(archive: Path) -> Path:
     """The folder with the contents of ``archive``, unpacked now or by an earlier call.
 
     Raises:
-        ValueError: for an archive that is damaged, too large for the disk, or holds a member that is refused; and for
-            a folder of that name that was not made from this archive.
+        ValueError: for an archive that is damaged, larger than the disk or than any corpus of its size, or holds a
+            member that is refused; and for a folder of that name that was not made from this archive.
         PermissionError: where the folder of the archive cannot be written.
     """
     target = archive.with_name(archive.name + ".extracted")
@@ -69,9 +76,16 @@ def _rename(partial: Path, target: Path) -> None:
 
 def _unpack(archive: Path, folder: Path) -> None:
     try:
+        left = GROWTH * archive.stat().st_size + ROOM
         with tarfile.open(archive, "r|*") as members:
             while (member := members.next()) is not None:
                 members.members.clear()  # tarfile remembers every member: a gigabyte for a million clips
+                left -= tarfile.BLOCKSIZE + max(0, member.size)
+                if left < 0:
+                    raise ValueError(
+                        f"{archive} unpacks to more than {GROWTH} times its size: no corpus does, do not trust it; if "
+                        "it is one nevertheless, unpack it yourself and give the folder"
+                    )
                 _unpack_member(members, member, folder, archive)
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise ValueError(f"{archive} is damaged or incomplete ({error}); download it again") from error
@@ -80,7 +94,7 @@ def _unpack(archive: Path, folder: Path) -> None:
 def _unpack_member(members: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, archive: Path) -> None:
     path = PurePosixPath(member.name.replace("\\", "/"))
     kind = None if member.isreg() or member.isdir() else "is a link or a device"
-    if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", member.name):
+    if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", member.name) or "\0" in member.name:
         kind = "leads out of the folder"
     if kind:
         raise ValueError(f"{archive}: member {member.name!r} {kind}; not unpacked, do not trust this archive")
@@ -96,3 +110,6 @@ def _unpack_member(members: tarfile.TarFile, member: tarfile.TarInfo, folder: Pa
             shutil.copyfileobj(members.extractfile(member), file)
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise ValueError(f"{archive}: member {member.name!r} is both a file and a folder; not unpacked") from error
+    except OSError as error:
+        reason = f"cannot be written: {error.strerror}"
+        raise ValueError(f"{archive}: member {shown(member.name)} {reason}; not unpacked") from error

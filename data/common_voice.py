@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from data.lines import numbered_lines
+from data.lines import numbered_lines, shown
 from data.manifest import Utterance
 from data.splits import Splits, sentence_key
 
@@ -61,7 +61,9 @@ def _read_table(path: Path, clips: set[str], durations: dict[str, float], skippe
     header = next((line for _, line in lines), "").split("\t")
     missing = [name for name in ("path", "sentence") if name not in header]
     if missing:
-        raise ValueError(f"{path}:1: no column {' and '.join(missing)} among {header}; is this a Common Voice table?")
+        raise ValueError(
+            f"{path}:1: no column {' and '.join(missing)} among {shown(header)}; is this a Common Voice table?"
+        )
     utterances = []
     for number, line in lines:
         if not line.strip():
@@ -72,7 +74,7 @@ def _read_table(path: Path, clips: set[str], durations: dict[str, float], skippe
             continue
         name = _file_name(fields["path"], clips)
         if name is None:
-            skipped.append(f"{path}:{number}: clip {fields['path']!r} is not in {path.parent / 'clips'}")
+            skipped.append(f"{path}:{number}: clip {shown(fields['path'])} is not in {path.parent / 'clips'}")
             continue
         utterances.append(
             Utterance(

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.lines import numbered_lines
+from data.lines import numbered_lines, shown
 from data.manifest import Utterance
 from data.splits import Splits
 
@@ -34,12 +34,13 @@ class _Files:
 def read_folder(folder: Path) -> Splits | None:
     """The clips of the folder and of all folders below it, or None where there is no sound file at all.
 
-    A clip without transcript, a transcript without clip, and an unreadable transcript is a message in ``skipped``.
+    A clip without transcript, a transcript without clip, an unreadable transcript, and a folder that is a link (it may
+    lead in a circle) or cannot be listed, is a message in ``skipped``.
     """
-    files = _walk(folder)
+    skipped: list[str] = []
+    files = _walk(folder, skipped)
     if not files.sounds:
         return None
-    skipped: list[str] = []
     if files.tables or files.librispeech:
         clips = _from_tables(files, skipped)
         names = {path.name for path in files.tables} | ({f"*{LIBRISPEECH}"} if files.librispeech else set())
@@ -54,11 +55,17 @@ def read_folder(folder: Path) -> Splits | None:
     return Splits(parts["train"], parts["dev"], parts["test"], skipped, description)
 
 
-def _walk(folder: Path) -> _Files:
+def _walk(folder: Path, skipped: list[str]) -> _Files:
     """Every file below, sorted; hidden ones (``._a.wav`` of a Mac) do not count."""
     files = _Files([], [], [])
-    for place, folders, names in os.walk(folder):
+
+    def complain(error: OSError) -> None:
+        skipped.append(f"{error.filename}: this folder cannot be listed: {error.strerror}")
+
+    for place, folders, names in os.walk(folder, onerror=complain):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        links = (Path(place, name) for name in folders if Path(place, name).is_symlink())
+        skipped += [f"{link}: a link to a folder, not followed; give its target as --data" for link in links]
         for name in sorted(name for name in names if not name.startswith(".")):
             if name.lower().endswith(SOUNDS):
                 files.sounds.append(Path(place, name))
@@ -141,7 +148,7 @@ def _find(key: str, folder: Path, by_name: dict[str, list[Path]]) -> Path | str:
     found = by_name.get(stem, [])
     exact = [sound for sound in found if sound == folder / key] or [sound for sound in found if sound.parent == folder]
     if len(found) > 1 and len(exact) != 1:
-        return f"several clips are called {key!r}: {found[0]}, {found[1]}; write its path relative to {folder}"
+        return f"several clips are called {shown(key)}: {found[0]}, {found[1]}; write its path relative to {folder}"
     if not found:
-        return f"no clip is called {key!r}; looked for {'/'.join(SOUNDS)} below {folder}"
+        return f"no clip is called {shown(key)}; looked for {'/'.join(SOUNDS)} below {folder}"
     return exact[0] if len(found) > 1 else found[0]

@@ -17,6 +17,12 @@ def complain(message: str, skipped: list[str] | None) -> None:
     skipped.append(message)
 
 
+def shown(value: object, most: int = 200) -> str:
+    """A value of a stranger's file in quotes for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def numbered_lines(path: Path, skipped: list[str] | None = None) -> Iterator[tuple[int, str]]:
     """Lines of a UTF-8 file (with or without byte-order mark, Unix or Windows ends), counted from 1, without line end.
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from data.archive import SUFFIXES, extract_archive
 from data.common_voice import is_common_voice, read_common_voice
 from data.folder import read_folder
+from data.lines import shown
 from data.manifest import Utterance, read_manifest
 from data.splits import Splits, with_held_out
 from quartznet.audio import audio_duration
@@ -122,16 +123,25 @@ def _manifests_in(folder: Path) -> dict[str, Path]:
     return paths
 
 
+def _is_file(path: Path) -> bool:
+    """``path.is_file()``; False too for a path that is too long or that leads through a closed folder."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def _read_manifests(paths: dict[str, Path], description: str) -> Splits:
     """Manifests as they are; a broken line is an error, a line whose sound file is missing a message."""
     skipped: list[str] = []
     parts: dict[str, list[Utterance]] = {name: [] for name in PARTS}
     for name, path in paths.items():
         for clip in read_manifest(path):
-            if clip.audio_path.is_file():
+            if _is_file(clip.audio_path):
                 parts[name].append(clip)
             else:
-                skipped.append(f"{clip.origin}: there is no sound file {clip.audio_path}; paths start at the manifest")
+                absent = shown(str(clip.audio_path), 500)
+                skipped.append(f"{clip.origin}: there is no sound file {absent}; paths start at the manifest")
     counts = ", ".join(f"{len(part)} {name}" for name, part in parts.items() if part)
     return Splits(parts["train"], parts["dev"], parts["test"], skipped, f"{description}: {counts or 'no clip'}")
 

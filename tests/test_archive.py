@@ -59,6 +59,8 @@ HOSTILE = [
     (special("disk", tarfile.BLKTYPE), "is a link or a device"),
     (special("pipe", tarfile.FIFOTYPE), "is a link or a device"),
     (("ok.txt/below", b"x"), "is both a file and a folder"),
+    (("a\0b" + "x" * 200, b"x"), "leads out of the folder"),
+    (("x" * 300, b"x"), "cannot be written: File name too long"),
     ((".", b"x"), "is both a file and a folder"),
 ]
 
@@ -95,6 +97,15 @@ def test_a_member_larger_than_the_disk_is_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(archive.shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(ValueError, match=r"no room on the disk for 'a.bin' \(100 bytes\)"):
         extract_archive(path)
+
+
+def test_an_archive_that_grows_without_measure_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "ROOM", 10_000)
+    with pytest.raises(ValueError, match=r"c\.tar\.gz unpacks to more than 50 times its size"):
+        extract_archive(pack(tmp_path / "c.tar.gz", *[(f"{number}.txt", bytes(100_000)) for number in range(9)]))
+    with pytest.raises(ValueError, match="50 times"):  # nothing but names
+        extract_archive(pack(tmp_path / "d.tar.gz", *[(f"{number}", b"") for number in range(900)]))
+    assert {entry.name for entry in tmp_path.iterdir()} == {"c.tar.gz", "d.tar.gz"}
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

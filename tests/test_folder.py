@@ -1,6 +1,9 @@
 """Folders of clips in each of the four layouts."""
 
+import os
 from pathlib import Path
+
+import pytest
 
 from data.folder import read_folder
 from data.manifest import Utterance
@@ -63,6 +66,27 @@ def test_librispeech_has_speakers_and_splits(tmp_path: Path) -> None:
     assert [(clip.speaker, clip.text) for clip in splits.train] == [("84", "HELLO THERE"), ("84", "AND")]
     assert [(clip.speaker, clip.text) for clip in splits.test] == [("9", "LAST")]
     assert "(*.trans.txt): 2 train, 1 test" in splits.description
+
+
+def test_links_to_folders_and_closed_folders_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "c", {"a.wav": "", "a.txt": "uno", "sub/b.wav": "", "sub/b.txt": "dos"})
+    (tmp_path / "c" / "sub" / "circle").symlink_to(tmp_path / "c")
+    (tmp_path / "c" / "gone.wav").symlink_to(tmp_path / "nothing.wav")
+    scan = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    (tmp_path / "c" / "closed").mkdir()
+    monkeypatch.setattr(os, "scandir", refuse)
+    splits = read_folder(tmp_path / "c")
+    assert [clip.text for clip in splits.train] == ["uno", "dos"]
+    problems = "\n".join(splits.skipped)
+    assert "closed: this folder cannot be listed: Permission denied" in problems
+    assert "circle: a link to a folder, not followed" in problems
+    assert "gone.wav: no transcript" in problems and len(splits.skipped) == 3
 
 
 def test_no_sound_at_all(tmp_path: Path) -> None:

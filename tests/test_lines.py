@@ -4,7 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from data.lines import LONGEST_LINE, complain, numbered_lines
+from data.lines import LONGEST_LINE, complain, numbered_lines, shown
+
+
+def test_long_values_are_cut_in_messages() -> None:
+    assert shown("a\x1bñ") == "'a\\x1bñ'"
+    assert shown(["x" * 999], 10) == "['xxxxxxxx..."
 
 
 def test_lines_are_numbered_without_mark_and_ends(tmp_path: Path) -> None:

@@ -69,8 +69,17 @@ def test_lines_without_their_sound_file_are_counted(tmp_path: Path) -> None:
     splits = open_source(path)
     assert sum(sizes(splits)) == 3
     assert splits.skipped == [
-        f"{path}:3: there is no sound file {tmp_path / 'clips/train2.wav'}; paths start at the manifest"
+        f"{path}:3: there is no sound file '{tmp_path / 'clips/train2.wav'}'; paths start at the manifest"
     ]
+
+
+def test_a_path_that_no_file_system_takes_is_counted(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "train", 4)
+    long = json.dumps({"audio_filepath": "x" * 5000, "text": "a", "duration": 1})
+    path.write_text(path.read_text() + long + "\n")
+    splits = open_source(path)
+    assert sum(sizes(splits)) == 4 and len(splits.skipped[0]) < 800
+    assert splits.skipped[0].startswith(f"{path}:5: there is no sound file '")
 
 
 def test_a_broken_line_is_an_error(tmp_path: Path) -> None:
