@@ -45,9 +45,7 @@ class BlockConfig:
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd to keep the length, got {self.kernel_size}; use an odd number")
         if self.stride > 1 and self.dilation > 1:
-            raise ValueError(
-                f"stride {self.stride} and dilation {self.dilation} cannot be combined; set one to 1"
-            )
+            raise ValueError(f"stride {self.stride} and dilation {self.dilation} cannot be combined; set one to 1")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
         if self.residual and self.stride > 1:
