@@ -138,7 +138,8 @@ def read_archive(path: Path) -> tuple[dict[str, io.BytesIO], list[str]]:
     with path.open("rb") as raw:
         file = gzip.GzipFile(fileobj=raw) if is_gzip(path) else raw
         try:
-            with tarfile.open(fileobj=_Bounded(file, path), mode="r:") as archive:
+            bounded = _Bounded(file, path)
+            with tarfile.open(fileobj=bounded, mode="r:") as archive:
                 for member in archive:
                     _check_member(member, path)
                     total += member.size
@@ -153,6 +154,8 @@ def read_archive(path: Path) -> tuple[dict[str, io.BytesIO], list[str]]:
                         wanted[name] = io.BytesIO(archive.extractfile(member).read(member.size))
                     else:
                         others.append(f"file {name}")
+            while bounded.read(2**20):  # gzip compares its checksum at its very end, behind the last member
+                pass
         except (tarfile.TarError, EOFError, OSError, OverflowError, RecursionError, zlib.error) as error:
             raise ValueError(f"{path} is damaged or no .nemo archive: {first_line(error)}") from error
     return wanted, others

@@ -93,6 +93,22 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
     assert not is_checkpoint(tmp_path / "code.pt")
 
 
+def test_flipped_bytes_give_value_errors_and_nothing_else(tmp_path: Path) -> None:
+    model = tiny_model()
+    save_checkpoint(tmp_path / "a.pt", {"model_config": to_dict(model.config), "weights": model.state_dict()})
+    whole, draw = (tmp_path / "a.pt").read_bytes(), random.Random(0)
+    for _ in range(80):
+        broken = bytearray(whole)
+        for _ in range(draw.choice([1, 3, 20])):
+            broken[draw.randrange(len(whole))] = draw.randrange(256)
+        (tmp_path / "b.pt").write_bytes(broken)
+        is_checkpoint(tmp_path / "b.pt")
+        try:
+            model_from_checkpoint(tmp_path / "b.pt")
+        except ValueError as error:
+            assert "b.pt" in str(error) or "model_config" in str(error)
+
+
 def test_weights_must_fit_the_configuration(tmp_path: Path) -> None:
     model = tiny_model()
     save_checkpoint(tmp_path / "a.pt", {"model_config": to_dict(model.config), "weights": {}})

@@ -1,5 +1,6 @@
 """Damaged and hostile archives and folders: nothing leaves the archive, nothing fills the memory."""
 
+import gzip
 import io
 import os
 import tarfile
@@ -53,6 +54,18 @@ def test_a_cut_archive_is_an_error_at_every_length(tmp_path: Path) -> None:
         (tmp_path / "cut.nemo").write_bytes(whole[:length])
         with pytest.raises(ValueError, match=r"cut\.nemo"):
             open_package(tmp_path / "cut.nemo")
+
+
+def test_a_flipped_byte_of_a_weight_is_noticed(tmp_path: Path) -> None:
+    content = saved({"w": torch.rand(9999)})
+    path = archive_of(tmp_path / "m.nemo", [member("model_weights.ckpt", size=len(content))], content)
+    read_archive(path)
+    whole = bytearray(gzip.decompress(path.read_bytes()))
+    whole[len(whole) // 2] ^= 1
+    other = gzip.compress(bytes(whole))  # the checksum of the one, the content of the other
+    path.write_bytes(other[:-8] + path.read_bytes()[-8:])
+    with pytest.raises(ValueError, match=r"m\.nemo is damaged .*: CRC check failed"):
+        read_archive(path)
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../up", "a/../../b", "C:\\x", "..\\up"])
