@@ -79,6 +79,7 @@ def processes(device: torch.device, timeout_minutes: float = 30.0) -> Iterator[N
             # depthwise weights (channels, 1, 1, kernel): strides of dimensions of size 1 differ and mean nothing
             warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
             yield
+        process_group.barrier()  # a rank that leaves while another still talks to it makes that one abort
     finally:
         process_group.destroy_process_group()
 
