@@ -13,11 +13,19 @@ setup: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
+# Run again, it finds both trainings finished (or continues the one that was stopped) and goes on to the results.
 demo: setup
-	$(BIN)/python train.py --config configs/demo.yaml --init quartznet/assets/english_synthetic.pt --lang es --out runs/demo-fine-tuned
-	$(BIN)/python train.py --config configs/demo.yaml --from-scratch --lang es --out runs/demo-from-scratch
-	$(BIN)/python -m quartznet.report runs/demo-fine-tuned runs/demo-from-scratch --png runs/demo-curves.png
-	$(BIN)/python evaluate.py --checkpoint runs/demo-fine-tuned --data corpora/synthetic-es --split test --lang es --show 10
+	@echo; echo "== 1/5  Spanish number phrases, said by espeak-ng"
+	$(BIN)/python -m data.synthetic --lang es
+	@echo; echo "== 2/5  fine-tuning the small English network to Spanish"
+	$(BIN)/python train.py --config configs/demo.yaml --lang es --init quartznet/assets/english_synthetic.pt --out runs/demo-fine-tuned
+	@echo; echo "== 3/5  the same network, data, steps and schedule from random weights"
+	$(BIN)/python train.py --config configs/demo.yaml --lang es --from-scratch --out runs/demo-from-scratch
+	@echo; echo "== 4/5  both on the test split: other phrases, other voices"
+	$(BIN)/python evaluate.py --checkpoint runs/demo-from-scratch --data corpora/synthetic-es --split test --worst 0 --json runs/demo-from-scratch/test.json
+	$(BIN)/python evaluate.py --checkpoint runs/demo-fine-tuned --data corpora/synthetic-es --split test --worst 0 --json runs/demo-fine-tuned/test.json --show 10
+	@echo; echo "== 5/5  fine-tuned against from scratch"
+	$(BIN)/python -m quartznet.report runs/demo-fine-tuned runs/demo-from-scratch --labels fine-tuned,from-scratch --title 'English to Spanish: fine-tuned against from scratch' --png runs/demo-curves.png
 
 test: setup
 	$(BIN)/python -m pytest
