@@ -18,9 +18,9 @@ demo: setup
 	@echo; echo "== 1/5  Spanish number phrases, said by espeak-ng"
 	$(BIN)/python -m data.synthetic --lang es
 	@echo; echo "== 2/5  fine-tuning the small English network to Spanish"
-	$(BIN)/python train.py --config configs/demo.yaml --lang es --init quartznet/assets/english_synthetic.pt --out runs/demo-fine-tuned
+	$(BIN)/python train.py --config configs/demo.yaml --lang es --data corpora/synthetic-es --init quartznet/assets/english_synthetic.pt --out runs/demo-fine-tuned
 	@echo; echo "== 3/5  the same network, data, steps and schedule from random weights"
-	$(BIN)/python train.py --config configs/demo.yaml --lang es --from-scratch --out runs/demo-from-scratch
+	$(BIN)/python train.py --config configs/demo.yaml --lang es --data corpora/synthetic-es --from-scratch --out runs/demo-from-scratch
 	@echo; echo "== 4/5  both on the test split: other phrases, other voices"
 	$(BIN)/python evaluate.py --checkpoint runs/demo-from-scratch --data corpora/synthetic-es --split test --worst 0 --json runs/demo-from-scratch/test.json
 	$(BIN)/python evaluate.py --checkpoint runs/demo-fine-tuned --data corpora/synthetic-es --split test --worst 0 --json runs/demo-fine-tuned/test.json --show 10

@@ -265,9 +265,9 @@ def comparison_table(runs: Sequence[Run]) -> str:
         heads, rows = heads[:-1], [row[:-1] for row in rows]
     widths = [max(len(head), *(len(row[i]) for row in rows)) + 2 for i, head in enumerate(heads, 1)]
     room = COLUMNS - sum(widths)
-    first = min(room, max(len(row[0]) for row in rows))
+    first = min(room, max(len("best dev"), *(len(row[0]) for row in rows)))
     lines = []
-    for label, *cells in (("", *heads), *rows):
+    for label, *cells in (("best dev", *heads), *rows):
         lines.append(_shorten(label, first).ljust(first) + "".join(map(str.rjust, cells, widths)))
     return "\n".join(lines)
 

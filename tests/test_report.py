@@ -121,7 +121,7 @@ def test_comparison_by_hand(tmp_path: Path) -> None:
         read_run(write_run(tmp_path / "scratch", [0.9])),
     ]
     heads, fine, scratch = comparison_table(runs).splitlines()
-    assert heads.split() == ["WER", "%", "CER", "%", "at", "step", "last", "loss", "steps", "time"]
+    assert heads.split() == ["best", "dev", "WER", "%", "CER", "%", "at", "step", "last", "loss", "steps", "time"]
     assert fine.split() == ["fine-tuned", "20.00", "5.00", "200", "17.667", "300", "1:35:00"]
     assert scratch.split() == ["scratch", "90.00", "22.50", "100", "51.000", "100", "0:31:40"]
 
