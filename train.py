@@ -29,12 +29,13 @@ from data.splits import Splits, with_held_out
 from data.synthetic import default_folder, embedded_default
 from quartznet import commandline, distributed, load_model
 from quartznet.checkpoint import is_checkpoint
-from quartznet.config import ModelConfig, TrainSettings, from_dict, preset_blocks, to_dict
+from quartznet.config import ModelConfig, TrainSettings, preset_blocks
 from quartznet.engine import Task, choose_precision, fit
 from quartznet.model import QuartzNet
 from quartznet.nemo import read_nemo
 from quartznet.recognition import evaluator, recognise, recognition_loss, summarise
 from quartznet.runstate import TrainState
+from quartznet.settings import from_dict, to_dict
 from quartznet.text import Language, audit, find_language, language_from_texts
 
 SHORT_NAMES = {"data": "data.source", "train": "data.train", "dev": "data.dev", "warmup-ratio": "schedule.warmup_ratio"}

@@ -24,13 +24,14 @@ from torch.utils.data import DataLoader
 
 from quartznet import distributed
 from quartznet.checkpoint import not_finite
-from quartznet.config import TrainSettings, save_yaml
+from quartznet.config import TrainSettings
 from quartznet.ema import WeightAverage
 from quartznet.interrupt import Interrupt
 from quartznet.optim import build_optimizer
 from quartznet.runlog import RunLog
 from quartznet.runstate import Training, TrainState, keep_best, resume, save_last
 from quartznet.schedules import learning_rate
+from quartznet.settings import save_yaml
 from quartznet.step import LossModule, StepReport, TrainBatch, choose_precision, train_step
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -16,8 +16,9 @@ from torch import nn
 
 from quartznet import distributed
 from quartznet.checkpoint import copy_checkpoint, load_checkpoint, random_state, restore_random_state, save_checkpoint
-from quartznet.config import TrainSettings, to_dict
+from quartznet.config import TrainSettings
 from quartznet.ema import WeightAverage
+from quartznet.settings import to_dict
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,26 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("quartznet", "data", "postcorrect")
 SCRIPTS = ("train", "evaluate", "benchmarks", "tests")
 MAY_IMPORT = {"quartznet": ("quartznet",), "data": ("quartznet", "data"), "postcorrect": PACKAGES}
-DATA_MAY_USE = ("audio", "text", "batch", "augment", "config")
+DATA_MAY_USE = ("audio", "text", "audit", "batch", "augment", "waveform", "config", "settings")
 
 # Inside quartznet a module imports from its own level (not in a circle) and from those above it in this table.
 LEVELS = (
-    ("config", "text", "audio", "batch", "distributed", "metrics", "schedules", "interrupt", "commandline"),
-    ("features", "augment", "layers", "ctc", "optim", "ema", "inference"),
+    (
+        "config",
+        "settings",
+        "text",
+        "audit",
+        "spelling",
+        "audio",
+        "waveform",
+        "batch",
+        "distributed",
+        "metrics",
+        "schedules",
+        "interrupt",
+        "commandline",
+    ),
+    ("features", "augment", "augment_preview", "layers", "ctc", "optim", "ema", "inference"),
     ("model",),
     (
         "checkpoint",

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from quartznet.checkpoint import load_checkpoint, save_checkpoint
-from quartznet.config import OptimSettings, ScheduleSettings, TrainSettings, load_yaml
+from quartznet.config import OptimSettings, ScheduleSettings, TrainSettings
 from quartznet.engine import DevResult, Task, choose_precision, fit, set_frozen, steps_in_all
 from quartznet.runstate import TrainState
+from quartznet.settings import load_yaml
 
 CLIPS = 7
 

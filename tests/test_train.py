@@ -14,8 +14,9 @@ import evaluate
 import train
 from quartznet import load_model
 from quartznet.checkpoint import load_checkpoint, save_checkpoint
-from quartznet.config import BlockConfig, FeatureConfig, ModelConfig, TrainSettings, to_dict
+from quartznet.config import BlockConfig, FeatureConfig, ModelConfig, TrainSettings
 from quartznet.model import QuartzNet
+from quartznet.settings import to_dict
 
 SCRATCH = ["--from-scratch", "--lang", "es", "--device", "cpu", "--data.workers", "0"]
 
@@ -58,7 +59,7 @@ def test_run_folder_is_named_after_language_and_start(tmp_path: Path) -> None:
 
 
 def test_saved_settings_run_again(tmp_path: Path) -> None:
-    from quartznet.config import save_yaml
+    from quartznet.settings import save_yaml
 
     settings = train.read_settings(["--from-scratch", "--lang", "es", "--epochs", "3", "--train", "a,b", "--dev", "c"])
     assert settings.data.train == ("a", "b")
