@@ -4,6 +4,7 @@
 
 ``audio_filepath`` (or ``audio_filename``) is relative to the folder of the manifest; ``~`` is the home folder.
 ``duration`` and ``offset`` are seconds and cut a piece out of the file, so one long recording can hold many utterances.
+``start_byte`` and ``byte_count`` say that the sound file is that slice of ``audio_filepath``: a member of a tar shard.
 
 The surprise: a manifest is *not* a JSON file. ``[{...}, {...}]`` is the mistake that people make most often; it gets an
 error with the command that converts it.
@@ -35,11 +36,19 @@ class Utterance:
     offset: float = 0.0  # seconds from the start of the file
     origin: str = ""  # file:line that declares it, for messages
     speaker: str = ""  # "" where it is not known
+    start_byte: int = 0  # with ``byte_count``: the sound file is this slice of ``audio_path``, a member of a tar shard
+    byte_count: int = 0  # 0: all of ``audio_path``
 
     @property
     def name(self) -> str:
         """What tells this clip from every other in a message."""
-        return f"{self.audio_path}@{self.offset:g}s" if self.offset else str(self.audio_path)
+        slice_of_shard = f"[{self.start_byte}:{self.start_byte + self.byte_count}]" if self.byte_count else ""
+        return f"{self.audio_path}{slice_of_shard}" + (f"@{self.offset:g}s" if self.offset else "")
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        """(start_byte, byte_count) for ``read_audio``; None where the sound file is all of ``audio_path``."""
+        return (self.start_byte, self.byte_count) if self.byte_count else None
 
 
 def read_manifest(path: str | Path, skipped: list[str] | None = None) -> list[Utterance]:
@@ -87,6 +96,9 @@ def _parse(line: str, folder: Path, origin: str) -> Utterance:
     if not audio or "\0" in audio:
         raise ValueError(f"{key} must be the path of a sound file, got {reprlib.repr(audio)}")
     speaker = entry.get("speaker")
+    start_byte, byte_count = _bytes(entry, "start_byte"), _bytes(entry, "byte_count")
+    if start_byte and not byte_count:
+        raise ValueError('"start_byte" without "byte_count"; give both (a slice of a tar shard) or neither')
     return Utterance(
         audio_path=_resolve(audio, folder),
         text=_text(entry, "text"),
@@ -94,6 +106,8 @@ def _parse(line: str, folder: Path, origin: str) -> Utterance:
         offset=_seconds(entry, "offset") or 0.0,
         origin=origin,
         speaker="" if speaker is None else str(speaker),
+        start_byte=start_byte,
+        byte_count=byte_count,
     )
 
 
@@ -117,6 +131,15 @@ def _seconds(entry: dict, key: str) -> float | None:
     if not 0 <= value < 1e9:  # also refuses NaN, infinity and integers that no float holds
         raise ValueError(f'"{key}" must be a number of seconds from 0 on, got {reprlib.repr(value)}')
     return float(value)
+
+
+def _bytes(entry: dict, key: str) -> int:
+    value = entry.get(key)
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError(f'"{key}" must be a whole number of bytes from 0 on, got {reprlib.repr(value)}')
+    return value
 
 
 def _resolve(audio: str, folder: Path) -> Path:
@@ -159,6 +182,8 @@ def _line(utterance: Utterance, folder: str) -> str:
         entry["offset"] = utterance.offset
     if utterance.speaker:
         entry["speaker"] = utterance.speaker
+    if utterance.byte_count:
+        entry |= {"start_byte": utterance.start_byte, "byte_count": utterance.byte_count}
     line = json.dumps(entry, ensure_ascii=False)
     try:
         line.encode("utf-8")

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,10 @@ BROKEN = {
     '{"audio_filepath": "a.wav", "text": "a", "duration": -1}': "seconds from 0 on, got -1",
     '{"audio_filepath": "a.wav", "text": "a", "offset": -0.1}': '"offset" must be a number of seconds from 0',
     '{"audio_filepath": "a.wav", "text": "a", "duration": %s}' % ("9" * 5000): "not JSON",
+    '{"audio_filepath": "a.tar", "text": "a", "byte_count": -1}': '"byte_count" must be a whole number of bytes from 0',
+    '{"audio_filepath": "a.tar", "text": "a", "start_byte": 1.5, "byte_count": 1}': '"start_byte" must be a whole num',
+    '{"audio_filepath": "a.tar", "text": "a", "start_byte": true}': '"start_byte" must be a whole number',
+    '{"audio_filepath": "a.tar", "text": "a", "start_byte": 512}': '"start_byte" without "byte_count"; give both',
     '{"audio_filepath": "a.wav", "text": "a", "duration": %s}' % ("9" * 400): "seconds|too large",
 }
 
@@ -106,15 +111,26 @@ def test_write_then_read_gives_the_same(tmp_path: Path) -> None:
             draw.choice([None, 0.0, 1.25]),
             draw.choice([0.0, 2.5]),
             speaker=draw.choice(["", "ana"]),
+            start_byte=512,
+            byte_count=draw.choice([7, 2**40]),
         )
         for _ in range(50)
     ]
     path = tmp_path / "out.jsonl"
     write_manifest(path, clips)
     again = read_manifest(path)
-    assert [(c.audio_path, c.text, c.duration, c.offset, c.speaker) for c in again] == [
-        (c.audio_path, c.text, c.duration, c.offset, c.speaker) for c in clips
-    ]
+    assert [replace(clip, origin="") for clip in again] == clips
+
+
+def test_clips_of_one_shard_have_names_and_spans_of_their_own(tmp_path: Path) -> None:
+    clips = [Utterance(Path("s.tar"), "x", 1.0, start_byte=start, byte_count=100) for start in (0, 512)]
+    assert [clip.name for clip in clips] == ["s.tar[0:100]", "s.tar[512:612]"]
+    assert [clip.span for clip in clips] == [(0, 100), (512, 100)]
+    assert replace(clips[1], offset=0.5).name == "s.tar[512:612]@0.5s"
+    assert Utterance(Path("a.wav"), "x", 1.0).span is None
+    write_manifest(tmp_path / "m.jsonl", clips[:1])
+    entry = json.loads((tmp_path / "m.jsonl").read_text())
+    assert (entry["start_byte"], entry["byte_count"]) == (0, 100)
 
 
 def test_written_paths_are_relative_below_the_manifest_and_letters_stay(tmp_path: Path) -> None:
