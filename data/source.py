@@ -177,7 +177,7 @@ def _measure(clip: Utterance) -> Utterance | str:
     """The clip with its duration, or what is wrong with it."""
     where = clip.origin or clip.name
     try:
-        seconds = audio_duration(clip.audio_path) - clip.offset
+        seconds = audio_duration(clip.audio_path, clip.span) - clip.offset
     except (OSError, ValueError, RuntimeError) as error:
         return f"{where}: {clip.audio_path} cannot be read: {error}"
     if seconds <= 0:
