@@ -6,14 +6,15 @@
 ``duration`` and ``offset`` are seconds and cut a piece out of the file, so one long recording can hold many utterances.
 ``start_byte`` and ``byte_count`` say that the sound file is that slice of ``audio_filepath``: a member of a tar shard.
 
-The surprise: a manifest is *not* a JSON file. ``[{...}, {...}]`` is the mistake that people make most often; it gets an
-error with the command that converts it.
+The surprise: a manifest is *not* a JSON file. ``[{...}, {...}]`` is the mistake that people make most often; it is read
+all the same, and a warning names the command that converts it for everybody else's programs.
 """
 
 import json
+import logging
 import os
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,9 @@ CONVERT = (
     'python -c "import json, sys; '
     "[print(json.dumps(line)) for line in json.load(open(sys.argv[1], encoding='utf-8'))]\""
 )
+LARGEST_ARRAY = 2**28  # bytes; an array must be read as a whole, and each takes ten times its size as Python objects
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,34 +65,56 @@ def read_manifest(path: str | Path, skipped: list[str] | None = None) -> list[Ut
 
     Raises:
         FileNotFoundError: where there is no such file.
-        ValueError: for a broken line (names file and line and says what to do), a JSON array, or no utterance at all.
+        ValueError: for a broken line (names file and line and says what to do), for a JSON array that is broken or
+            larger than 256 MiB, or where there is no utterance at all.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"there is no manifest {path}; it is a text file of lines such as {EXAMPLE}")
     utterances: list[Utterance] = []
-    for number, line in numbered_lines(path, skipped):
-        if not line.strip():
-            continue
-        if not utterances and line.lstrip().startswith("["):
-            convert = f"{CONVERT} {path.name} > {path.stem}.lines.jsonl"
-            raise ValueError(f"{path}:{number}: a JSON array; a manifest has one object a line. Convert it: {convert}")
+    for origin, entry in _array(path) if _is_array(path) else _lines(path, skipped):
         try:
-            utterances.append(_parse(line, path.parent, f"{path}:{number}"))
+            utterances.append(_utterance(entry, path.parent, origin))
         except ValueError as error:
-            complain(f"{path}:{number}: {error}", skipped)
+            complain(f"{origin}: {error}", skipped)
     if not utterances:
         reason = f"; the first problem: {skipped[0]}" if skipped else ""
         raise ValueError(f"{path} holds no utterance{reason}; it needs lines such as {EXAMPLE}")
     return utterances
 
 
-def _parse(line: str, folder: Path, origin: str) -> Utterance:
-    """One line; raises ``ValueError`` without file and line, which the caller adds."""
+def _lines(path: Path, skipped: list[str] | None) -> Iterator[tuple[str, object]]:
+    """``file:line`` and what stands there, of each line of JSON."""
+    for number, line in numbered_lines(path, skipped):
+        if not line.strip():
+            continue
+        try:
+            yield f"{path}:{number}", json.loads(line)
+        except (ValueError, RecursionError) as error:
+            problem = f"not JSON ({error}); write one object on a line, such as {EXAMPLE}"
+            complain(f"{path}:{number}: {problem}", skipped)
+
+
+def _is_array(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(1000).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+
+
+def _array(path: Path) -> Iterator[tuple[str, object]]:
+    """``file: entry n`` and the entry, of a JSON array, with a warning that it should not be one."""
+    convert = f"Convert it: {CONVERT} {path.name} > {path.stem}.lines.jsonl"
+    if path.stat().st_size > LARGEST_ARRAY:
+        raise ValueError(f"{path} is a JSON array of more than {LARGEST_ARRAY >> 20} MiB. {convert}")
     try:
-        entry = json.loads(line)
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"not JSON ({error}); write one object on a line, such as {EXAMPLE}") from error
+        raise ValueError(f"{path}: a broken JSON array ({error}); better write lines such as {EXAMPLE}") from error
+    logger.warning("%s is a JSON array and was read; other programs want one object a line. %s", path, convert)
+    return ((f"{path}: entry {number}", entry) for number, entry in enumerate(entries, 1))
+
+
+def _utterance(entry: object, folder: Path, origin: str) -> Utterance:
+    """One entry; raises ``ValueError`` without file and line, which the caller adds."""
     if not isinstance(entry, dict):
         raise ValueError(f"must be an object such as {EXAMPLE}, got {type(entry).__name__}")
     key = "audio_filename" if "audio_filepath" not in entry and "audio_filename" in entry else "audio_filepath"

@@ -30,6 +30,9 @@ class Splits:
     test: list[Utterance]
     skipped: list[str] = field(default_factory=list)  # one message for each clip that was left out
     description: str = ""  # one line for the terminal: what was found and how it was split
+    extra: list[Utterance] = field(default_factory=list)  # Common Voice: validated, in none of the three official parts
+    other: list[Utterance] = field(default_factory=list)  # Common Voice: too few votes yet
+    invalidated: list[Utterance] = field(default_factory=list)  # Common Voice: voted down
 
 
 def sentence_key(text: str) -> str:
@@ -52,7 +55,8 @@ def with_held_out(splits: Splits) -> Splits:
         name: [clip for clip, part in zip(splits.train, parts, strict=True) if part == name] for name in (*names, "")
     }
     counts = " and ".join(f"{name} ({len(kept[name])} clips)" for name in reversed(names))
-    return Splits(
+    return replace(
+        splits,
         train=kept[""],
         dev=kept["dev"],
         test=kept.get("test", splits.test),

@@ -2,11 +2,13 @@
 
 import json
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from data import manifest as module
 from data.manifest import Utterance, read_manifest, write_manifest
 
 GOOD = '{"audio_filepath": "a.wav", "duration": 1.5, "text": "hola"}'
@@ -45,7 +47,7 @@ def test_home_and_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 BROKEN = {
     "hello": "not JSON .*write one object on a line",
     GOOD + ",": "not JSON",
-    "[" * 5000 + "]": "not JSON|JSON array",
+    "[" * 5000 + "]": "not JSON",
     '"text"': "must be an object such as .*got str",
     '{"audio_filepath": "a.wav"}': 'no "text", only audio_filepath',
     '{"text": "a"}': 'no "audio_filepath", only text',
@@ -80,10 +82,31 @@ def test_a_broken_line_is_an_error_with_its_place_or_a_counted_skip(tmp_path: Pa
     assert len(skipped) == 1 and "m.jsonl:3: " in skipped[0]
 
 
-def test_a_json_array_is_an_error_with_the_command_that_converts_it(tmp_path: Path) -> None:
-    path = written(tmp_path, f"\n[{GOOD},\n{GOOD}]")
-    with pytest.raises(ValueError, match=r"m\.jsonl:2: a JSON array; .* Convert it: python -c .* m\.jsonl > "):
-        read_manifest(path, [])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_json_array_is_read_and_a_warning_says_how_to_convert_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mark: str
+) -> None:
+    path = written(tmp_path, f"{mark}\r\n[{GOOD},\n 7, {GOOD}]")
+    skipped: list[str] = []
+    clips = read_manifest(path, skipped)
+    assert [clip.origin for clip in clips] == [f"{path}: entry 1", f"{path}: entry 3"]
+    assert len(skipped) == 1 and "m.jsonl: entry 2: must be an object" in skipped[0]
+    [record] = caplog.records
+    assert re.search(r"m\.jsonl is a JSON array .* Convert it: python -c .* m\.jsonl > m\.lines\.jsonl", record.message)
+    with pytest.raises(ValueError, match=r"m\.jsonl: entry 2: must be an object"):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize("content", [f"[{GOOD}, ", "[" * 5000, b"[\xe9]"], ids=range(3))
+def test_a_broken_json_array_is_an_error(tmp_path: Path, content: str | bytes) -> None:
+    with pytest.raises(ValueError, match=r"m\.jsonl: a broken JSON array \(.*\); better write lines"):
+        read_manifest(written(tmp_path, content), [])
+
+
+def test_a_json_array_that_fills_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGEST_ARRAY", 2**20)
+    with pytest.raises(ValueError, match=r"m\.jsonl is a JSON array of more than 1 MiB\. Convert it: python -c"):
+        read_manifest(written(tmp_path, "[" + " " * 2**20))
 
 
 def test_non_utf8_line_counts_as_broken(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """Any corpus through one door, and durations out of headers."""
 
 import json
+import re
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from bad_corpus import BadCorpus, write_bad_common_voice, write_bad_manifest
 
 from data.manifest import Utterance, read_manifest, write_manifest
 from data.source import fill_durations, open_source, read_source
@@ -82,11 +85,36 @@ def test_a_path_that_no_file_system_takes_is_counted(tmp_path: Path) -> None:
     assert splits.skipped[0].startswith(f"{path}:5: there is no sound file '")
 
 
-def test_a_broken_line_is_an_error(tmp_path: Path) -> None:
-    path = manifest(tmp_path, "train", 4)
-    path.write_text(path.read_text() + "oops\n")
-    with pytest.raises(ValueError, match=r"train\.jsonl:5: not JSON"):
-        open_source(path)
+def test_an_archive_of_each_real_sample_gives_what_its_folder_gives(shared: Path, tmp_path: Path) -> None:
+    """In the same order, with the same texts and speakers."""
+    for lang in ("de", "en", "fr", "it", "pt"):
+        folder = shared / "corpora" / "common_voice_sample" / lang
+        with tarfile.open(tmp_path / f"{lang}.tar.gz", "w:gz", compresslevel=1) as tar:
+            tar.add(folder, f"cv-corpus-6.1/{lang}")
+        parts = [
+            [(clip.audio_path.name, clip.text, clip.speaker) for part in (s.train, s.dev, s.test) for clip in part]
+            for s in (open_source(folder), open_source(tmp_path / f"{lang}.tar.gz"))
+        ]
+        assert parts[0] == parts[1] and len(parts[0]) == 100
+
+
+@pytest.mark.parametrize("write", [write_bad_common_voice, write_bad_manifest])
+def test_a_corpus_of_bad_files_loses_those_and_no_other(tmp_path: Path, write: Callable[[Path], BadCorpus]) -> None:
+    """Readers and decoding together find every bad file but those whose sound is good and whose text is not."""
+    corpus = write(tmp_path)
+    splits = open_source(corpus.path)
+    problems, kept = list(splits.skipped), set()
+    for clip in (*splits.train, *splits.dev, *splits.test):
+        try:
+            read_audio(clip.audio_path, 16000, clip.offset)
+            kept.add(clip.audio_path.name)
+        except ValueError as error:
+            problems.append(str(error))
+    assert kept == corpus.good | {"no_text.wav", "text_too_long.wav"}
+    for place, reason in corpus.bad.items():
+        if place not in ("no_text.wav", "text_too_long.wav"):
+            assert any(place in problem and re.search(reason, problem) for problem in problems), place
+    assert len(problems) == len(corpus.bad) - 2
 
 
 @pytest.mark.parametrize("below", ["", "es", "cv-corpus-9/es"])
