@@ -1,7 +1,8 @@
-"""Sound files -> mono float32 waveforms at one sample rate; wav, flac, mp3 and ogg without converting anything first.
+"""Sound files -> mono float32 waveforms at one sample rate; wav, flac, mp3, ogg and more, nothing is converted first.
 
-libsndfile decodes (its wheel carries the mp3 decoder), channels are averaged, soxr resamples with its HQ filter: the
-one that NeMo 2.x uses through librosa. Integer samples become floats in [-1, 1) by division by 2^(bits-1), as in NeMo.
+libsndfile decodes (its wheel carries the mp3 decoder), ffmpeg what libsndfile does not know (m4a, webm), channels are
+averaged, soxr resamples with its HQ filter: the one that NeMo 2.x uses through librosa. Integer samples become floats
+in [-1, 1) by division by 2^(bits-1), as in NeMo.
 
 The surprise: libsndfile reads half a wav or mp3 without a word, while even the header of a whole mp3 may promise two
 frames more than there are. So headers are compared with what is there, with a tolerance of 0.1 s.
@@ -18,6 +19,8 @@ import soxr
 import torch
 import torchaudio
 from torch import Tensor
+
+from quartznet.ffmpeg import HEAD, container, decode
 
 RATES = (2000, 1_000_000)  # Hz, of files; speech at less is not intelligible, and a header that says more is broken
 TOLERANCE = 0.1  # seconds that a header may promise in excess; sound mp3 files reach 0.05
@@ -63,12 +66,18 @@ def _opened(path: str | Path, span: tuple[int, int] | None) -> Iterator[tuple[so
     size = path.stat().st_size if content is None else len(content)
     if size == 0:
         raise ValueError(f"{path} is empty (0 bytes); fetch it again or take it out of the manifest")
+    head = _head(path) if content is None else content[:HEAD]
+    kind = container(head)
+    if kind:
+        content = decode(path, content, name, kind)
+        size, head = len(content), content[:HEAD]
     try:
         with soundfile.SoundFile(path if content is None else io.BytesIO(content)) as file:
-            _check_header(file, name, size, _head(path) if content is None else content)
+            _check_header(file, name, size, head)
             yield file, name
     except soundfile.LibsndfileError as error:
-        reason = error.error_string.strip() or "unknown format"
+        reason = error.error_string.strip()
+        reason = "unknown format" if not reason or "does not exist" in reason else reason  # no mp3 frame: it is there
         raise ValueError(
             f"{name} does not decode as audio ({reason}): it is cut off, damaged or no audio file; "
             "fetch it again, convert it to wav, flac, mp3 or ogg, or take it out of the manifest"
@@ -77,7 +86,7 @@ def _opened(path: str | Path, span: tuple[int, int] | None) -> Iterator[tuple[so
 
 def _head(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(16)
+        return file.read(HEAD)
 
 
 def _check_header(file: soundfile.SoundFile, name: str, size: int, head: bytes) -> None:
@@ -144,7 +153,8 @@ def read_audio(
     """Decodes a clip or a cut of it.
 
     Args:
-        path: wav, flac, mp3, ogg or whatever else libsndfile knows.
+        path: wav, flac, mp3, ogg, opus or whatever else libsndfile knows; m4a, mp4, aac, webm, wma and amr where
+            ffmpeg is installed (it decodes the whole file for each cut).
         sample_rate: of the result, Hz.
         offset: where the cut starts, seconds.
         duration: of the cut, seconds; None: to the end. Manifests often give rounded or estimated durations of whole
@@ -181,7 +191,10 @@ def _resample(signal: Tensor, rate: int, sample_rate: int) -> Tensor:
 
 
 def audio_duration(path: str | Path, span: tuple[int, int] | None = None) -> float:
-    """Seconds of audio that the file's header states, without decoding it; arguments and errors as ``read_audio``."""
+    """Seconds of audio that the file's header states, without decoding it (but for what ffmpeg decodes).
+
+    Arguments and errors as ``read_audio``.
+    """
     with _opened(path, span) as (file, name):
         if file.frames == 0:
             raise ValueError(f"{name} holds no samples: it is empty or cut off; take it out of the manifest")

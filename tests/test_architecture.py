@@ -22,6 +22,8 @@ LEVELS = (
         "audit",
         "spelling",
         "audio",
+        "ffmpeg",
+        "effects",
         "waveform",
         "batch",
         "distributed",
