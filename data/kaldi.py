@@ -72,7 +72,7 @@ class _Directory:
                 continue
             path, offset, duration = pieces.pop(key)
             clips.append(Utterance(path, text, duration, offset, origin, speakers.get(key, "")))
-        self.skipped += [f"{self.folder / 'text'}: no line for {shown(key)}" for key in pieces]
+        self.skipped.extend(f"{self.folder / 'text'}: no line for {shown(key)}" for key in pieces)
         return without_repeats(clips, self.skipped)
 
     def _table(self, name: str) -> Iterator[tuple[str, str, str]]:

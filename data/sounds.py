@@ -23,6 +23,19 @@ def is_sound(name: str) -> bool:
 def walk(folder: Path, skipped: list[str]) -> Iterator[Path]:
     """Every file below, folder by folder, sorted; hidden ones (``._a.wav`` of a Mac) do not count.
 
+    Messages as for ``_listed``.
+    """
+    return (Path(place, name) for place, names in _listed(folder, skipped) for name in sorted(names))
+
+
+def any_below(folder: Path, wanted: Callable[[str], bool]) -> bool:
+    """Whether a file below ``folder`` has a name that is ``wanted``; stops at the first."""
+    return folder.is_dir() and any(wanted(name) for _, names in _listed(folder, []) for name in names)
+
+
+def _listed(folder: Path, skipped: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Each folder below with the names of its files.
+
     A folder that is a link (it may lead in a circle) or that cannot be listed is a message in ``skipped``.
     """
 
@@ -33,12 +46,7 @@ def walk(folder: Path, skipped: list[str]) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         links = (Path(place, name) for name in folders if Path(place, name).is_symlink())
         skipped += [f"{link}: a link to a folder, not followed; give its target as --data" for link in links]
-        yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
-
-
-def any_below(folder: Path, wanted: Callable[[str], bool]) -> bool:
-    """Whether a file below ``folder`` has a name that is ``wanted``; stops at the first."""
-    return folder.is_dir() and any(wanted(path.name) for path in walk(folder, []))
+        yield place, [name for name in names if not name.startswith(".")]
 
 
 class Sounds:

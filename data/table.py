@@ -11,13 +11,14 @@ so a text that does not end within a few lines is a message, and reading goes on
 """
 
 import csv
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from data.corpus import PARTS, Corpus, described, part_files, part_of, without_repeats
+from data.corpus import PARTS, Corpus, described, is_file, part_files, part_of, without_repeats
 from data.lines import numbered_lines, shown, unquoted
 from data.manifest import Utterance
 from data.sounds import Sounds, is_sound
@@ -105,7 +106,8 @@ def _tables(folder: Path) -> dict[str, Path]:
     found = {part: path for part, path in part_files(folder, SUFFIXES).items() if _has_header(path)}
     if found:
         return found
-    single = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES and _has_header(path)]
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(SUFFIXES))
+    single = [folder / name for name in names if is_file(folder / name) and _has_header(folder / name)]
     return {"train": single[0]} if len(single) == 1 else {}
 
 
@@ -177,8 +179,10 @@ def _lines_of_row(ahead: list[str], columns: _Columns) -> int:
 
 
 def _is_row(line: str, columns: _Columns) -> bool:
+    """Whether a line that may be inside a text is rather a row of its own; one that ends a text has a mark too many."""
     fields = _fields(line, columns.delimiter)
-    return len(fields) == len(columns.names) and is_sound(fields[columns.audio])
+    whole = line.count('"') % 2 == 0 or _is_open(line, columns.delimiter)
+    return whole and len(fields) == len(columns.names) and is_sound(fields[columns.audio])
 
 
 def _is_open(record: str, delimiter: str) -> bool:
