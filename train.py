@@ -37,6 +37,7 @@ from quartznet.recognition import evaluator, recognise, recognition_loss, summar
 from quartznet.runstate import TrainState
 from quartznet.settings import from_dict, to_dict
 from quartznet.text import Language, audit, find_language, language_from_texts
+from quartznet.waveform import fastest_factor
 
 SHORT_NAMES = {"data": "data.source", "train": "data.train", "dev": "data.dev", "warmup-ratio": "schedule.warmup_ratio"}
 USAGE = "python train.py (--init CHECKPOINT | --from-scratch) --lang CODE [--data PATH | --train A,B --dev C] ..."
@@ -138,7 +139,7 @@ def prepare(splits: Splits, language: Language, model: QuartzNet, settings: Trai
         data.min_duration,
         data.max_duration,
         frames_per_second=model.config.features.sample_rate / samples_per_output(model),
-        fastest_speed=max(settings.augment.speeds, default=1.0),
+        fastest_speed=fastest_factor(settings.augment),
     )
     if not train:
         first = (skipped + problems)[:1] or ["the corpus has no training clips"]

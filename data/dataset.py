@@ -1,6 +1,6 @@
 """Utterance -> samples and letters; and which utterances a network can learn from at all.
 
-``SpeechDataset[index]`` decodes a clip, changes its speed for this epoch and encodes its text. A clip that fails is
+``SpeechDataset[index]`` decodes a clip, augments it for this epoch and encodes its text. A clip that fails is
 an item that carries the message: an exception in a loader process would end the training and name no file.
 
 The surprise: the epoch lives in shared memory. Loader processes that stay alive between epochs hold a *copy* of the
@@ -17,9 +17,9 @@ from torch.utils.data import Dataset
 
 from data.hashing import stable_hash
 from data.manifest import Utterance
-from quartznet.audio import change_speed, read_audio
-from quartznet.augment import choose_speed
+from quartznet.audio import read_audio
 from quartznet.text import Alphabet, Language
+from quartznet.waveform import WaveformAugment
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class SpeechDataset(Dataset[Item]):
         utterances: their texts are normalised already: every character is in ``alphabet``.
         alphabet: characters -> ids.
         sample_rate: of the signals, Hz.
-        speeds: one of them is drawn for each clip in each epoch, from (seed, epoch, index) alone; () for none.
-        seed: of the speeds.
+        augment: changes each clip in each epoch, drawn from (seed, epoch, index) alone; None: clips as they are.
+        seed: of the augmentation.
         shortest: samples that the front end needs (``LogMel.shortest``); a shorter clip is a problem.
         samples_per_output: of the network's output, to check that a text has a path through its clip as it really is,
             whatever its manifest says; 0: not checked, as for evaluation.
@@ -52,7 +52,7 @@ class SpeechDataset(Dataset[Item]):
         utterances: Sequence[Utterance],
         alphabet: Alphabet,
         sample_rate: int = 16000,
-        speeds: Sequence[float] = (),
+        augment: WaveformAugment | None = None,
         seed: int = 0,
         shortest: int = 1,
         samples_per_output: int = 0,
@@ -60,20 +60,22 @@ class SpeechDataset(Dataset[Item]):
         self.utterances = utterances
         self.alphabet = alphabet
         self.sample_rate = sample_rate
-        self.speeds = tuple(speeds)
+        self.augment = augment
         self.seed = seed
         self.shortest = shortest
         self.samples_per_output = samples_per_output
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
-        """From now on speeds are those of ``epoch``, in loader processes too."""
+        """From now on clips are augmented as in ``epoch``, in loader processes too."""
         self.epoch.fill_(epoch)
 
-    def speed(self, index: int) -> float:
-        """The speed of a clip in this epoch."""
+    def augmented(self, signal: Tensor, index: int) -> Tensor:
+        """The clip as this epoch hears it."""
+        if self.augment is None:
+            return signal
         generator = torch.Generator().manual_seed(stable_hash("speed", self.seed, int(self.epoch), index))
-        return choose_speed(self.speeds, generator)
+        return self.augment(signal, generator)
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -83,7 +85,7 @@ class SpeechDataset(Dataset[Item]):
         try:
             target = torch.tensor(self.alphabet.encode(utterance.text), dtype=torch.int64)
             signal = read_audio(utterance.audio_path, self.sample_rate, utterance.offset, utterance.duration)
-            signal = change_speed(signal, self.speed(index))
+            signal = self.augmented(signal, index)
             self._check(signal, utterance.text)
         except (OSError, ValueError, RuntimeError, MemoryError) as error:
             problem = f"{utterance.origin or utterance.name}: {error or type(error).__name__}"

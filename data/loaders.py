@@ -17,6 +17,7 @@ from data.samplers import BucketSampler
 from quartznet.batch import Batch
 from quartznet.config import TrainSettings
 from quartznet.text import Alphabet
+from quartznet.waveform import WaveformAugment, longest_factor
 
 
 def be_deaf(_worker: int) -> None:
@@ -41,17 +42,24 @@ def training_loader(
     shortest: int = 1,
     samples_per_output: int = 0,
 ) -> DataLoader:
-    """Shuffled batches of ``settings.data.batch_seconds``, speeds changed; all utterances need a duration.
+    """Shuffled batches of ``settings.data.batch_seconds``, augmented; all utterances need a duration.
 
     ``shortest`` and ``samples_per_output`` are the network's, see ``SpeechDataset``.
     """
-    data, speeds = settings.data, settings.augment.speeds
+    data = settings.data
     durations = [utterance.duration for utterance in utterances]
-    slowest = 1 / min(speeds, default=1.0)
     sampler = BucketSampler(
-        durations, data.batch_seconds, data.max_batch, settings.seed, True, rank, world_size, slowest
+        durations,
+        data.batch_seconds,
+        data.max_batch,
+        settings.seed,
+        True,
+        rank,
+        world_size,
+        longest_factor(settings.augment),
     )
-    dataset = SpeechDataset(utterances, alphabet, sample_rate, speeds, settings.seed, shortest, samples_per_output)
+    augment = WaveformAugment(settings.augment, sample_rate)
+    dataset = SpeechDataset(utterances, alphabet, sample_rate, augment, settings.seed, shortest, samples_per_output)
     return _loader(dataset, sampler, data.workers, pin_memory)
 
 

@@ -10,6 +10,8 @@ here, by each dataclass itself, so that a file, a command line and a checkpoint 
 
 from dataclasses import dataclass, field
 
+from quartznet.waveform import Codec, Gain, NarrowBand, Noise, Room, Shift, TimeStretch, WhiteNoise
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The network
 
@@ -203,15 +205,29 @@ class AugmentSettings:
     cutout_swapped: bool = False  # NeMo 0.x exchanged the two widths; True repeats that
     time_masks: int = 0  # SpecAugment
     time_width: float = 0.05  # share of the utterance
+    masks_per_frame: float = 0.0  # adaptive: an utterance gets this times its frames, at most time_masks; 0: always all
     freq_masks: int = 0
     freq_width: int = 10  # mel bands
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)  # one is drawn for each clip; () or 1.0 alone: none
+    time_stretch: TimeStretch = field(default_factory=TimeStretch)  # the eight below: quartznet/waveform.py
+    room: Room = field(default_factory=Room)
+    noise: Noise = field(default_factory=Noise)
+    white_noise: WhiteNoise = field(default_factory=WhiteNoise)
+    shift: Shift = field(default_factory=Shift)
+    gain: Gain = field(default_factory=Gain)
+    narrow_band: NarrowBand = field(default_factory=NarrowBand)
+    codec: Codec = field(default_factory=Codec)
 
     def __post_init__(self) -> None:
         if any(not 0.5 <= speed <= 2.0 for speed in self.speeds):
             raise ValueError(f"augment.speeds must lie between 0.5 and 2, got {self.speeds}")
         if min(self.cutout_masks, self.cutout_time, self.cutout_freq, self.time_masks, self.freq_masks) < 0:
             raise ValueError("augment: counts and widths cannot be negative")
+        if not 0.0 <= self.time_width <= 1.0 or not 0.0 <= self.masks_per_frame <= 1.0:
+            raise ValueError(
+                "augment: time_width and masks_per_frame are shares and must be in [0, 1], "
+                f"got {self.time_width} and {self.masks_per_frame}"
+            )
 
 
 @dataclass(frozen=True)

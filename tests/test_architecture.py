@@ -162,7 +162,7 @@ PLANTED = {
         "import importlib\nimportlib.import_module('quartznet.engine')",
     ): "imports quartznet.engine",
     ("quartznet/config.py", "import quartznet"): "quartznet.config imports quartznet",
-    ("quartznet/config.py", "import quartznet.augment"): "circle: quartznet.augment -> quartznet.config",
+    ("quartznet/config.py", "import quartznet.augment"): "circle: quartznet.config -> quartznet.augment",
     ("postcorrect/new.py", "import benchmarks.speed"): "postcorrect.new imports benchmarks.speed",
     ("quartznet/new.py", ""): "quartznet.new: has no level",
 }
