@@ -28,6 +28,7 @@ from data.source import LOOKED_FOR, fill_durations, open_source
 from data.splits import Splits, with_held_out
 from data.synthetic import default_folder, embedded_default
 from quartznet import commandline, distributed, load_model
+from quartznet.audit import audit
 from quartznet.checkpoint import is_checkpoint
 from quartznet.config import ModelConfig, TrainSettings, preset_blocks
 from quartznet.engine import Task, choose_precision, fit
@@ -36,7 +37,7 @@ from quartznet.nemo import read_nemo
 from quartznet.recognition import evaluator, recognise, recognition_loss, summarise
 from quartznet.runstate import TrainState
 from quartznet.settings import from_dict, to_dict
-from quartznet.text import Language, audit, find_language, language_from_texts
+from quartznet.text import Language, find_language, language_from_texts
 from quartznet.waveform import fastest_factor
 
 SHORT_NAMES = {"data": "data.source", "train": "data.train", "dev": "data.dev", "warmup-ratio": "schedule.warmup_ratio"}

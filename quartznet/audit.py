@@ -1,0 +1,152 @@
+"""What a language's rules do to a corpus: how much of its text is kept, mapped to other letters, or lost.
+
+``audit(texts, language)`` counts every character; ``Audit.check`` stops a training that would lose more than 0.5 % of
+the letters.
+
+The surprise: the counts follow ``Language.convert`` once, while ``Language.normalize`` repeats it where an apostrophe
+changed its meaning; what later rounds remove is punctuation and therefore no loss.
+"""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from quartznet.text import Language, lower_case
+
+
+@dataclass
+class Audit:
+    """How many characters of some texts were kept, mapped to others, lost, or removed as punctuation."""
+
+    language: Language
+    texts: int = 0
+    empty: int = 0  # texts of which nothing is left
+    kept: Counter[str] = field(default_factory=Counter)
+    mapped: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)  # letters, digits and signs that are heard but not written
+    punctuation: Counter[str] = field(default_factory=Counter)
+    written: dict[str, str] = field(default_factory=dict)  # mapped character -> what stands for it
+    examples: dict[str, str] = field(default_factory=dict)  # mapped or lost character -> the first text that has it
+
+    @property
+    def letters(self) -> int:
+        """All that should be written: kept, mapped and lost."""
+        return self.kept.total() + self.mapped.total() + self.dropped.total()
+
+    @property
+    def letters_lost(self) -> float:
+        """Share of the letters that is lost; 0 where there are none."""
+        return self.dropped.total() / max(1, self.letters)
+
+    @property
+    def unused(self) -> str:
+        """Letters of the alphabet that no text holds, so that the model cannot learn them."""
+        used = set(self.kept).union(*self.written.values())
+        return "".join(letter for letter in self.language.letters if letter not in used)
+
+    def check(self, limit: float = 0.005) -> None:
+        """Raises ValueError where no letter is kept, or where more than ``limit`` of them are lost."""
+        name = f"{self.language.name} (--lang {self.language.code})"
+        if not self.kept:
+            raise ValueError(f"none of {self.texts} texts holds a letter of {name}; choose another --lang")
+        if self.letters_lost > limit:
+            worst = ", ".join(f"{_shown(character)} {count:,}x" for character, count in self.dropped.most_common(10))
+            more = f" and {len(self.dropped) - 10} other characters" if len(self.dropped) > 10 else ""
+            raise ValueError(
+                f"{self.letters_lost:.2%} of the letters are not in the alphabet of {name} and would be lost, more "
+                f"than {limit:.2%}: {worst}{more}. Spell numbers and signs out as they are spoken, choose another "
+                "--lang, or accept the loss with --allow-char-loss"
+            )
+
+    def table(self) -> str:
+        """What was kept, mapped and lost, for a terminal of 80 columns."""
+        total = max(1, self.letters)
+        shares = [f"{counts.total() / total:.2%}" for counts in (self.kept, self.mapped, self.dropped)]
+        lines = [
+            f"{self.language.name} ({self.language.code}): {len(self.language.letters)} letters and the space",
+            f"{self.texts:,} texts, {self.letters:,} letters: {shares[0]} kept, {shares[1]} mapped, {shares[2]} lost",
+            *_counts_line("kept", self.kept.most_common()),
+            *_counts_line("unused", [(letter, 0) for letter in self.unused]),
+            *self._rows("mapped", self.mapped),
+            *self._rows("lost", self.dropped),
+            *_counts_line("removed", self.punctuation.most_common()),
+            *_counts_line("rare", list(self.language.rare)),
+        ]
+        if self.empty:
+            lines.append(f"{self.empty:,} of the texts are empty after this")
+        return "\n".join(lines)
+
+    def _rows(self, title: str, counts: Counter[str], most: int = 15) -> Iterator[str]:
+        """One line for each character: what stands for it, how often, and where it was first seen."""
+        for number, (character, count) in enumerate(counts.most_common(most)):
+            arrow = f"{_shown(character)} -> {self.written[character] or 'nothing'}" if title == "mapped" else ""
+            excerpt = _excerpt(lower_case(self.examples[character], self.language.code), character)
+            label = _padded(arrow or _shown(character), 14)
+            yield f"{'' if number else title:<9}{label}{count:>9,}  {excerpt}"
+        if len(counts) > most:
+            rest = sum(count for _, count in counts.most_common()[most:])
+            yield f"{'':<9}and {len(counts) - most} other characters, {rest:,} times"
+
+
+def audit(texts: Iterable[str], language: Language) -> Audit:
+    """Counts what ``language.normalize`` does to each character of the texts."""
+    result = Audit(language)
+    for text in texts:
+        result.texts += 1
+        result.empty += not language.normalize(text)
+        for kind, characters, written in language.convert(text):
+            if kind == "kept":
+                result.kept.update(characters)
+            elif kind == "punctuation":
+                result.punctuation[characters] += 1
+            elif kind != "space":
+                (result.mapped if kind == "mapped" else result.dropped)[characters] += 1
+                result.examples.setdefault(characters, text)
+                if kind == "mapped":
+                    result.written[characters] = written
+    return result
+
+
+def _shown(character: str) -> str:
+    """A character as it can be seen: a mark on a dotted circle, anything invisible by its number."""
+    if unicodedata.category(character)[0] == "M":
+        return f"◌{character}"
+    return character if character.isprintable() else f"U+{ord(character):04X}"
+
+
+def _columns(text: str) -> int:
+    """Terminal columns: marks take none, East Asian letters two."""
+    widths = {"W": 2, "F": 2}
+    return sum(widths.get(unicodedata.east_asian_width(c), 1) for c in text if unicodedata.category(c)[0] != "M")
+
+
+def _padded(text: str, columns: int) -> str:
+    return text + " " * max(0, columns - _columns(text))
+
+
+def _excerpt(text: str, character: str, columns: int = 44) -> str:
+    """The part of a text around the first such character, on one line, in at most so many columns."""
+    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    found = text.find(character)
+    start = max(0, found - columns // 4)
+    words = text[start if start == 0 else text.find(" ", start, found) + 1 or start :]
+    while _columns(words) > columns:
+        words = words[:-1]
+    return words.strip()
+
+
+def _counts_line(title: str, counts: Sequence[tuple[str, int]], lines: int = 3) -> Iterator[str]:
+    """``title  a 12  b 7 ...`` folded to 80 columns, cut after so many lines."""
+    line, written = f"{title:<9}", 0
+    for number, (character, count) in enumerate(counts):
+        entry = f"{_shown(character)} {count:,}  " if count else f"{_shown(character)} "
+        if _columns(line + entry.rstrip()) > 80:
+            yield line.rstrip()
+            line, written = " " * 9, written + 1
+            if written == lines:
+                yield f"{line}and {len(counts) - number} more"
+                return
+        line += entry
+    if counts:
+        yield line.rstrip()
