@@ -85,7 +85,9 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("world", ["1", "2"])
 def test_leaving_says_everything_and_clears_up_only_alone(world: str) -> None:
-    code = "import atexit; from quartznet import distributed\natexit.register(print, 'cleared')\nprint('said', end='')\n"
+    code = (
+        "import atexit; from quartznet import distributed\natexit.register(print, 'cleared')\nprint('said', end='')\n"
+    )
     environment = {**os.environ, "WORLD_SIZE": world, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", f"{code}distributed.leave(3)"]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
