@@ -121,3 +121,4 @@ def continue_until_told(model: nn.Module, loader: object, settings: TrainSetting
 
 if __name__ == "__main__":
     main()
+    distributed.leave(0)

@@ -81,3 +81,15 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert distributed.choose_device("auto") == torch.device("cuda", 3)
+
+
+@pytest.mark.parametrize("world", ["1", "2"])
+def test_leaving_says_everything_and_clears_up_only_alone(world: str) -> None:
+    code = (
+        "import atexit; from quartznet import distributed\natexit.register(print, 'cleared')\nprint('said', end='')\n"
+    )
+    environment = {**os.environ, "WORLD_SIZE": world, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", f"{code}distributed.leave(3)"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (3, "")
+    assert result.stdout == ("saidcleared\n" if world == "1" else "said")
