@@ -168,7 +168,7 @@ def test_more_compression_sounds_worse() -> None:
 # Tempo
 
 
-@pytest.mark.parametrize("rate", [0.8, 0.93, 1.17, 1.5])
+@pytest.mark.parametrize("rate", [0.85, 0.93, 1.07, 1.15])
 def test_stretching_changes_the_length_and_not_the_pitch(rate: float) -> None:
     faded = tone(1000) * torch.linspace(-2, 8, RATE).clamp(0, 1)  # silence first, as in speech
     stretched = stretch(faded, rate)
