@@ -327,8 +327,9 @@ def draw_curves(runs: Sequence[Run], path: str | Path, title: str = "Learning cu
         if run.best is not None:
             wer = 100 * run.best["wer"]
             panels[2].plot(run.best["step"], wer, "o", color=color, markersize=8, markerfacecolor="white")
+            place = (0, 9 if wer < 90 else -16)  # below the point where the title is above it
             panels[2].annotate(
-                f"{wer:.1f} %", (run.best["step"], wer), (0, 9), textcoords="offset points", ha="center", color=color
+                f"{wer:.1f} %", (run.best["step"], wer), place, textcoords="offset points", ha="center", color=color
             )
     for panel in panels:
         if panel is not panels[2] and spans_decades([value for line in panel.lines for value in line.get_ydata()]):
