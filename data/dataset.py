@@ -84,7 +84,9 @@ class SpeechDataset(Dataset[Item]):
         utterance = self.utterances[index]
         try:
             target = torch.tensor(self.alphabet.encode(utterance.text), dtype=torch.int64)
-            signal = read_audio(utterance.audio_path, self.sample_rate, utterance.offset, utterance.duration)
+            signal = read_audio(
+                utterance.audio_path, self.sample_rate, utterance.offset, utterance.duration, utterance.span
+            )
             signal = self.augmented(signal, index)
             self._check(signal, utterance.text)
         except (OSError, ValueError, RuntimeError, MemoryError) as error:

@@ -42,6 +42,7 @@ class Utterance:
     speaker: str = ""  # "" where it is not known
     start_byte: int = 0  # with ``byte_count``: the sound file is this slice of ``audio_path``, a member of a tar shard
     byte_count: int = 0  # 0: all of ``audio_path``
+    raw_text: str = ""  # before ``data.prepare`` normalised it, for people to look at; "": as ``text``
 
     @property
     def name(self) -> str:
@@ -134,6 +135,7 @@ def _utterance(entry: object, folder: Path, origin: str) -> Utterance:
         speaker="" if speaker is None else str(speaker),
         start_byte=start_byte,
         byte_count=byte_count,
+        raw_text=_text(entry, "raw_text") if isinstance(entry.get("raw_text"), str) else "",
     )
 
 
@@ -204,6 +206,8 @@ def _line(utterance: Utterance, folder: str) -> str:
     if utterance.duration is not None:
         entry["duration"] = utterance.duration
     entry["text"] = utterance.text
+    if utterance.raw_text:
+        entry["raw_text"] = utterance.raw_text
     if utterance.offset:
         entry["offset"] = utterance.offset
     if utterance.speaker:

@@ -143,6 +143,17 @@ def _decoded(file: soundfile.SoundFile, name: str, offset: float, duration: floa
     return samples
 
 
+def decode_audio(
+    path: str | Path, offset: float = 0.0, duration: float | None = None, span: tuple[int, int] | None = None
+) -> tuple[Tensor, int]:
+    """(frames, channels) float32 and the sample rate of a clip as the file holds it; see ``read_audio``."""
+    with _opened(path, span) as (file, name):
+        samples, rate = _decoded(file, name, offset, duration), file.samplerate
+    if not torch.isfinite(samples).all():
+        raise ValueError(f"{name} holds samples that are NaN or infinite; export it again or take it out")
+    return samples, rate
+
+
 def read_audio(
     path: str | Path,
     sample_rate: int = 16000,
@@ -171,10 +182,7 @@ def read_audio(
         FileNotFoundError: there is no such file.
         ValueError: the file is empty, cut off, damaged or no audio, holds NaN or infinity, or the cut lies outside.
     """
-    with _opened(path, span) as (file, name):
-        samples, rate = _decoded(file, name, offset, duration), file.samplerate
-    if not torch.isfinite(samples).all():
-        raise ValueError(f"{name} holds samples that are NaN or infinite; export it again or take it out")
+    samples, rate = decode_audio(path, offset, duration, span)
     signal = samples.mean(dim=1)
     return signal if rate == sample_rate else _resample(signal, rate, sample_rate)
 
