@@ -16,10 +16,11 @@ import logging
 import multiprocessing
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -62,6 +63,18 @@ def inspect_clip(clip: Utterance) -> Inspection:
     )
 
 
+def whole_files(clips: Sequence[Utterance]) -> list[Utterance]:
+    """``clips``, without the duration where it is only a claim about a whole file: tables are often wrong about those.
+
+    A duration cuts a piece out of a file where an offset is given or where several clips share the file.
+    """
+    shared = Counter((clip.audio_path, clip.start_byte) for clip in clips)
+    return [
+        replace(clip, duration=None) if clip.offset == 0 and shared[clip.audio_path, clip.start_byte] == 1 else clip
+        for clip in clips
+    ]
+
+
 def clip_key(clip: Utterance) -> str:
     """What an earlier result is found by; another key for a file that has changed."""
     try:
@@ -97,6 +110,7 @@ def inspect_clips(clips: Sequence[Utterance], cache: Path, jobs: int = 2) -> lis
         cache: JSON lines, made where it is not there; new results are appended.
         jobs: processes; 0: in this one, where a crash of a decoder would be the end.
     """
+    clips = whole_files(clips)
     keys = [clip_key(clip) for clip in clips]
     found = read_cache(cache)
     new = {key: clip for key, clip in zip(keys, clips, strict=True) if key not in found}

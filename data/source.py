@@ -50,7 +50,7 @@ def open_source(path: str | Path) -> Splits:
         FileNotFoundError: where nothing is at ``path``.
         ValueError: where what is there is no corpus, several corpora, or broken; the message says what is looked for.
     """
-    return with_held_out(_read(Path(path).expanduser()))
+    return with_held_out(read_corpus(Path(path).expanduser()))
 
 
 def read_source(path: str | Path, split: str | None = None) -> tuple[list[Utterance], list[str], str]:
@@ -68,7 +68,7 @@ def read_source(path: str | Path, split: str | None = None) -> tuple[list[Uttera
         raise ValueError(f"split must be train, dev, test or all, got {split!r}")
     path = Path(path).expanduser()
     if split == "all" or (split is None and path.is_file() and not path.name.lower().endswith(ARCHIVES)):
-        found = _read(path)
+        found = read_corpus(path)
         return [*found.train, *found.dev, *found.test], found.skipped, found.description
     splits = open_source(path)
     parts = {"train": splits.train, "dev": splits.dev, "test": splits.test}
@@ -78,8 +78,12 @@ def read_source(path: str | Path, split: str | None = None) -> tuple[list[Uttera
     return parts[name], splits.skipped, f"{splits.description}; read: {name}"
 
 
-def _read(path: Path) -> Splits:
-    """What lies at ``path`` as it is, nothing held out; a single manifest or an unsplit folder is all train."""
+def read_corpus(path: Path) -> Splits:
+    """What lies at ``path`` as it is, nothing held out; a single manifest or an unsplit folder is all train.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``open_source``.
+    """
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}; looked for {LOOKED_FOR}")
     if path.is_file() and path.name.lower().endswith(ARCHIVES):

@@ -56,8 +56,8 @@ def write_bad_common_voice(folder: Path) -> BadCorpus:
     rows, bad = _sounds(folder / "clips")
     quoted = {"quote_open.wav": '"abba dad', "quote_inside.wav": 'cab "dada add', "quote_csv.wav": '"""abba"" cab bad"'}
     rows += [_Row(name, text, f"q{index}") for index, (name, text) in enumerate(quoted.items())]
-    for name in quoted:
-        _write(folder / "clips" / name, "abba dad")
+    for name, text in quoted.items():
+        _write(folder / "clips" / name, text.replace('"', ""))
     lines = [f"{row.speaker}\t{row.name}\t{row.text}\t2\t0\tes\r\n".encode() for row in rows]
     lines[5] = b"\xef\xbb\xbf" + lines[5]  # two files with byte-order marks, one appended to the other
     lines[7:7] = [

@@ -45,6 +45,15 @@ def test_evaluation_commands_parse() -> None:
         assert read_options(words).lang == "es"
 
 
+def test_preparing_commands_parse() -> None:
+    from data.prepare import read_options
+
+    found = commands("python -m data.prepare ")
+    assert found
+    for words in found:
+        assert read_options(words).lang == "es"
+
+
 def test_nemo_commands_exist() -> None:
     assert {words[0] for words in commands("python -m quartznet.nemo ")} == {"inspect", "export"}
 
