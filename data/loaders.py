@@ -57,6 +57,7 @@ def training_loader(
         rank,
         world_size,
         longest_factor(settings.augment),
+        sample_rate,
     )
     augment = WaveformAugment(settings.augment, sample_rate)
     dataset = SpeechDataset(utterances, alphabet, sample_rate, augment, settings.seed, shortest, samples_per_output)
@@ -76,6 +77,7 @@ def evaluation_loader(
     """Every utterance once, from short to long; an empty list for no utterances. All need a duration."""
     if not utterances:
         return []
-    sampler = BucketSampler([utterance.duration for utterance in utterances], batch_seconds, max_batch, shuffle=False)
+    durations = [utterance.duration for utterance in utterances]
+    sampler = BucketSampler(durations, batch_seconds, max_batch, shuffle=False, sample_rate=sample_rate)
     dataset = SpeechDataset(utterances, alphabet, sample_rate, shortest=shortest)
     return _loader(dataset, sampler, workers, pin_memory)
