@@ -17,8 +17,9 @@ from torch.utils.data import Dataset
 
 from data.hashing import stable_hash
 from data.manifest import Utterance
+from quartznet.alphabet import Alphabet
 from quartznet.audio import read_audio
-from quartznet.text import Alphabet, Language
+from quartznet.text import Language
 from quartznet.waveform import WaveformAugment
 
 
@@ -108,22 +109,35 @@ class SpeechDataset(Dataset[Item]):
 
 
 def normalised(utterances: Sequence[Utterance], language: Language) -> tuple[list[Utterance], list[str]]:
-    """Texts by the rules of ``language``, and a message for each clip of whose text nothing is left.
+    """Texts by the rules of ``language``, and a message for each clip that would lose all its text or a rare letter.
 
-    A text that was empty from the start stays: whoever evaluates on silence wants every word heard there to count.
+    A rare letter is one that got no label when the alphabet was taken from text, and has no base letter either. A text
+    that was empty from the start stays: whoever evaluates on silence wants every word heard there to count.
     """
     kept, skipped = [], []
     for utterance in utterances:
         text = language.normalize(utterance.text)
-        if text or not utterance.text.strip():
-            kept.append(replace(utterance, text=text))
+        problem = _lost_text(utterance.text, text, language)
+        if problem:
+            skipped.append(f"{utterance.origin or utterance.name}: {problem}")
         else:
-            where = utterance.origin or utterance.name
-            skipped.append(
-                f"{where}: no letter of {utterance.text[:60]!r} is in the alphabet, the transcript would be empty; "
-                "write it out in letters or choose the language it is in"
-            )
+            kept.append(replace(utterance, text=text))
     return kept, skipped
+
+
+def _lost_text(written: str, text: str, language: Language) -> str:
+    if written.strip() and not text:
+        return (
+            f"no letter of {written[:60]!r} is in the alphabet, the transcript would be empty; "
+            "write it out in letters or choose the language it is in"
+        )
+    rare = language.rare_losses(written)
+    if rare:
+        return (
+            f"{', '.join(map(repr, rare))} in {written[:60]!r} is too rare in the corpus to be learnt and has no base "
+            "letter; correct the transcript, or write it in the letters of the others"
+        )
+    return ""
 
 
 def usable(

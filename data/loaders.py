@@ -14,9 +14,9 @@ from data.collate import collate
 from data.dataset import SpeechDataset
 from data.manifest import Utterance
 from data.samplers import BucketSampler
+from quartznet.alphabet import Alphabet
 from quartznet.batch import Batch
 from quartznet.config import TrainSettings
-from quartznet.text import Alphabet
 from quartznet.waveform import WaveformAugment, longest_factor
 
 

@@ -25,8 +25,9 @@ from data.manifest import Utterance, write_manifest
 from data.prepare_report import Report, write_report
 from data.source import read_corpus
 from data.splits import SHARE, Splits, joined, sentence_key, smart, with_held_out
+from quartznet.alphabet import Alphabet
 from quartznet.audit import Audit, audit
-from quartznet.text import Alphabet, Language, find_language, language_from_texts
+from quartznet.text import Language, find_language, language_from_texts
 
 PARTS = ("test", "dev", "train", "extra")  # what matters most comes first
 OUTPUTS_A_SECOND = 50  # of a QuartzNet

@@ -1,4 +1,4 @@
-"""What a language's rules do to a corpus: how much of its text is kept, mapped to other letters, or lost.
+"""What a language's rules do to a corpus: how much of its text is kept, mapped, spelled out, or lost.
 
 ``audit(texts, language)`` counts every character; ``Audit.check`` stops a training that would lose more than 0.5 % of
 the letters.
@@ -7,6 +7,7 @@ The surprise: the counts follow ``Language.convert`` once, while ``Language.norm
 changed its meaning; what later rounds remove is punctuation and therefore no loss.
 """
 
+import itertools
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,22 +18,28 @@ from quartznet.text import Language, lower_case
 
 @dataclass
 class Audit:
-    """How many characters of some texts were kept, mapped to others, lost, or removed as punctuation."""
+    """How many characters of some texts were kept, mapped to others, spelled out, lost, or removed as punctuation."""
 
     language: Language
     texts: int = 0
     empty: int = 0  # texts of which nothing is left
     kept: Counter[str] = field(default_factory=Counter)
     mapped: Counter[str] = field(default_factory=Counter)
+    spelled: Counter[str] = field(default_factory=Counter)  # numbers and signs, in lower case, written as words
     dropped: Counter[str] = field(default_factory=Counter)  # letters, digits and signs that are heard but not written
     punctuation: Counter[str] = field(default_factory=Counter)
-    written: dict[str, str] = field(default_factory=dict)  # mapped character -> what stands for it
-    examples: dict[str, str] = field(default_factory=dict)  # mapped or lost character -> the first text that has it
+    written: dict[str, str] = field(default_factory=dict)  # mapped or spelled -> what stands for it
+    examples: dict[str, str] = field(default_factory=dict)  # mapped, spelled or lost -> the first text that has it
+    lines: dict[str, int] = field(default_factory=dict)  # the same -> the line of that text, where lines were given
 
     @property
     def letters(self) -> int:
-        """All that should be written: kept, mapped and lost."""
-        return self.kept.total() + self.mapped.total() + self.dropped.total()
+        """All that should be written: kept, mapped, spelled and lost."""
+        return self.kept.total() + self.mapped.total() + self.characters_spelled + self.dropped.total()
+
+    @property
+    def characters_spelled(self) -> int:
+        return sum(len(number) * count for number, count in self.spelled.items())
 
     @property
     def letters_lost(self) -> float:
@@ -62,13 +69,16 @@ class Audit:
     def table(self) -> str:
         """What was kept, mapped and lost, for a terminal of 80 columns."""
         total = max(1, self.letters)
-        shares = [f"{counts.total() / total:.2%}" for counts in (self.kept, self.mapped, self.dropped)]
+        counts = (self.kept.total(), self.mapped.total(), self.characters_spelled, self.dropped.total())
+        kept, mapped, spelled, lost = (f"{count / total:.2%}" for count in counts)
         lines = [
             f"{self.language.name} ({self.language.code}): {len(self.language.letters)} letters and the space",
-            f"{self.texts:,} texts, {self.letters:,} letters: {shares[0]} kept, {shares[1]} mapped, {shares[2]} lost",
+            f"{self.texts:,} texts, {self.letters:,} letters",
+            f"{kept} kept, {mapped} mapped, {spelled} spelled, {lost} lost",
             *_counts_line("kept", self.kept.most_common()),
             *_counts_line("unused", [(letter, 0) for letter in self.unused]),
             *self._rows("mapped", self.mapped),
+            *self._rows("spelled", self.spelled),
             *self._rows("lost", self.dropped),
             *_counts_line("removed", self.punctuation.most_common()),
             *_counts_line("rare", list(self.language.rare)),
@@ -78,21 +88,30 @@ class Audit:
         return "\n".join(lines)
 
     def _rows(self, title: str, counts: Counter[str], most: int = 15) -> Iterator[str]:
-        """One line for each character: what stands for it, how often, and where it was first seen."""
-        for number, (character, count) in enumerate(counts.most_common(most)):
-            arrow = f"{_shown(character)} -> {self.written[character] or 'nothing'}" if title == "mapped" else ""
-            excerpt = _excerpt(lower_case(self.examples[character], self.language.code), character)
-            label = _padded(arrow or _shown(character), 14)
-            yield f"{'' if number else title:<9}{label}{count:>9,}  {excerpt}"
+        """One line for each character or number: what stands for it, how often, and where it was first seen."""
+        for number, (found, count) in enumerate(counts.most_common(most)):
+            yield f"{'' if number else title:<9}{self._row(title, found, count)}"
         if len(counts) > most:
             rest = sum(count for _, count in counts.most_common()[most:])
-            yield f"{'':<9}and {len(counts) - most} other characters, {rest:,} times"
+            yield f"{'':<9}and {len(counts) - most} others, {rest:,} times"
+
+    def _row(self, title: str, found: str, count: int) -> str:
+        shown = "".join(map(_shown, _cut(found, 20)))
+        line = f"line {self.lines[found]:,}: " if found in self.lines else ""
+        if title == "spelled":
+            return (
+                f"{_padded(_cut(f'{shown} -> {self.written[found]}', 45), 45)}{count:>9,}  {line.rstrip(': ')}".rstrip()
+            )
+        if title == "mapped":
+            shown = f"{shown} -> {self.written[found] or 'nothing'}"
+        text = lower_case(self.examples[found], self.language.code)
+        return f"{_padded(shown, 14)}{count:>9,}  {line}{_excerpt(text, found, 44 - len(line))}"
 
 
-def audit(texts: Iterable[str], language: Language) -> Audit:
-    """Counts what ``language.normalize`` does to each character of the texts."""
+def audit(texts: Iterable[str], language: Language, lines: Iterable[int] | None = None) -> Audit:
+    """Counts what ``language.normalize`` does to each character of the texts; ``lines``: where each of them stands."""
     result = Audit(language)
-    for text in texts:
+    for text, line in zip(texts, lines or itertools.repeat(0), strict=False):
         result.texts += 1
         result.empty += not language.normalize(text)
         for kind, characters, written in language.convert(text):
@@ -101,9 +120,12 @@ def audit(texts: Iterable[str], language: Language) -> Audit:
             elif kind == "punctuation":
                 result.punctuation[characters] += 1
             elif kind != "space":
-                (result.mapped if kind == "mapped" else result.dropped)[characters] += 1
-                result.examples.setdefault(characters, text)
-                if kind == "mapped":
+                counts = {"mapped": result.mapped, "spelled": result.spelled, "dropped": result.dropped}[kind]
+                counts[characters] += 1
+                if characters not in result.examples:
+                    result.examples[characters] = text
+                    result.lines |= {characters: line} if line else {}
+                if kind != "dropped":
                     result.written[characters] = written
     return result
 
@@ -121,16 +143,20 @@ def _columns(text: str) -> int:
     return sum(widths.get(unicodedata.east_asian_width(c), 1) for c in text if unicodedata.category(c)[0] != "M")
 
 
+def _cut(text: str, columns: int) -> str:
+    return text if _columns(text) <= columns else f"{text[: columns - 3]}..."
+
+
 def _padded(text: str, columns: int) -> str:
     return text + " " * max(0, columns - _columns(text))
 
 
 def _excerpt(text: str, character: str, columns: int = 44) -> str:
     """The part of a text around the first such character, on one line, in at most so many columns."""
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
-    found = text.find(character)
+    found = max(0, text.find(character))
     start = max(0, found - columns // 4)
-    words = text[start if start == 0 else text.find(" ", start, found) + 1 or start :]
+    start = start if start == 0 else text.find(" ", start, found) + 1 or start
+    words = "".join(letter if letter.isprintable() else " " for letter in text[start : start + 8 * columns])
     while _columns(words) > columns:
         words = words[:-1]
     return words.strip()

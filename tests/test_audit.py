@@ -11,23 +11,26 @@ from quartznet.text import find_language
 
 
 def test_counts_by_hand() -> None:
-    result = audit(["Voilà, 7 días…", "días-días!", "42"], find_language("es"))
+    result = audit(["Voilà, 7 días…", "días-días ж!", "42", "?"], find_language("es"))
     assert result.kept == {"v": 1, "o": 1, "i": 1, "l": 1, "d": 3, "í": 3, "a": 3, "s": 3}
-    assert result.mapped == {"à": 1} and result.written == {"à": "a"}
-    assert result.dropped == {"7": 1, "4": 1, "2": 1}
-    assert result.punctuation == {",": 1, "…": 1, "-": 1, "!": 1}
-    assert (result.texts, result.empty, result.letters) == (3, 1, 20)
-    assert result.letters_lost == pytest.approx(3 / 20)
-    assert result.examples == {"à": "Voilà, 7 días…", "7": "Voilà, 7 días…", "4": "42", "2": "42"}
-    assert result.unused == "bcefghjkmnñpqrtuwxyzáéóúü"
+    assert result.mapped == {"à": 1} and result.spelled == {"7": 1, "42": 1} and result.dropped == {"ж": 1}
+    assert result.written == {"à": "a", "7": "siete", "42": "cuarenta y dos"}
+    assert result.punctuation == {",": 1, "…": 1, "-": 1, "!": 1, "?": 1}
+    assert (result.texts, result.empty, result.letters, result.characters_spelled) == (4, 1, 21, 3)
+    assert result.letters_lost == pytest.approx(1 / 21)
+    assert result.examples == {"à": "Voilà, 7 días…", "7": "Voilà, 7 días…", "ж": "días-días ж!", "42": "42"}
+    assert result.unused == "bfghjkmñpqwxzáéóúü" and result.lines == {}
+
+
+def test_digits_and_signs_of_a_language_that_cannot_spell_them_are_lost_one_by_one() -> None:
+    result = audit(["40 % d’euskara"], find_language("eu"))
+    assert result.dropped == {"4": 1, "0": 1, "%": 1} and not result.spelled
 
 
 def test_nothing_lost_passes_and_lost_letters_stop_with_the_remedy() -> None:
-    audit(["días " * 100 + "7"], find_language("es")).check()
-    result = audit(["tiene 7 años", "7 жuntos"], find_language("es"))
-    with pytest.raises(
-        ValueError, match=r"17\.65% of the letters .* Spanish \(--lang es\) .* 7 2x, ж 1x\. Spell numbers"
-    ):
+    audit(["días " * 100 + "ж 7 8 9"], find_language("es")).check()
+    result = audit(["tiene # años", "# жuntos"], find_language("es"))
+    with pytest.raises(ValueError, match=r"17\.65% of the letters .* Spanish \(--lang es\) .* # 2x, ж 1x\. Spell"):
         result.check()
     with pytest.raises(ValueError, match=r"more than 0\.50%: .* choose another --lang, .* with --allow-char-loss"):
         result.check()
@@ -53,9 +56,10 @@ def test_the_table_fits_a_terminal() -> None:
     seen = [[c for c in line if not unicodedata.combining(c) and unicodedata.category(c) != "Mc"] for line in lines]
     assert max(sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in line) for line in seen) <= 80
     assert lines[0] == "Spanish (es): 33 letters and the space"
-    assert lines[1].startswith("2 texts, ") and lines[1].endswith("% lost")
+    assert lines[1].startswith("2 texts, ") and lines[2].endswith("% spelled, 19.07% lost")
     assert any(line.startswith("mapped   à -> a") and "voilà, 7 días con" in line for line in lines)
-    assert any(line.startswith("lost     7") for line in lines) and "other characters, " in table
+    assert any(line.startswith("spelled  7 -> siete       ") for line in lines)
+    assert any(line.startswith("lost     東") for line in lines) and "others, " in table
     assert any(line.startswith("removed  , 2") for line in lines)
     assert lines[-1] == "1 of the texts are empty after this"
 
@@ -65,12 +69,21 @@ def test_a_table_of_few_letters_in_full() -> None:
         ["Abba!", "ça"], find_language("en").restricted_to([" ", "a", "b", "c", "d"])
     ).table().splitlines() == [
         "English (en): 4 letters and the space",
-        "2 texts, 6 letters: 83.33% kept, 16.67% mapped, 0.00% lost",
+        "2 texts, 6 letters",
+        "83.33% kept, 16.67% mapped, 0.00% spelled, 0.00% lost",
         "kept     a 3  b 2",
         "unused   d",
         "mapped   ç -> c                1  ça",
         "removed  ! 1",
     ]
+
+
+def test_rows_name_lines_where_they_are_known() -> None:
+    table = audit(["uno", "à 3 " + "9" * 300, "#"], find_language("es"), lines=[1, 4, 2000]).table().splitlines()
+    assert "mapped   à -> a                1  line 4: à 3 99999999999999999999999999999999" in table
+    assert f"spelled  {'3 -> tres':<45}        1  line 4" in table
+    assert f"         {'99999999999999999... -> nueve nueve nueve ':<42}...        1  line 4" in table
+    assert "lost     #                     1  line 2,000: #" in table and max(map(len, table)) <= 80
 
 
 @pytest.mark.parametrize(

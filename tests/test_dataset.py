@@ -14,9 +14,10 @@ from data.collate import collate
 from data.dataset import SpeechDataset, normalised, usable
 from data.manifest import Utterance
 from data.samplers import BucketSampler
+from quartznet.alphabet import Alphabet
 from quartznet.audio import change_speed, read_audio
 from quartznet.config import AugmentSettings
-from quartznet.text import Alphabet, find_language
+from quartznet.text import find_language, language_from_texts
 from quartznet.waveform import Gain, WaveformAugment, WhiteNoise
 
 ALPHABET = Alphabet((" ", "a", "b", "c"))
@@ -135,9 +136,19 @@ def test_a_manifest_cannot_lie_a_text_into_its_clip(clip: Path) -> None:
     assert SpeechDataset([told], ALPHABET)[0].problem == ""  # evaluation: the words still count
 
 
+def test_a_rare_letter_without_a_base_letter_leaves_its_clip_out_by_name() -> None:
+    texts = ["ae" * 8000, "é?", "жa", "a ψ a"]
+    language = language_from_texts("sw", texts)
+    clips = [Utterance(Path("a.wav"), text, 1.0, origin=f"m.jsonl:{n}") for n, text in enumerate([*texts, "aŋ"], 1)]
+    kept, skipped = normalised(clips, language)
+    assert [clip.text[:3] for clip in kept] == ["aea", "e", "a"]  # ŋ was not in the training text: the audit counts it
+    assert [message.partition(" ")[0] for message in skipped] == ["m.jsonl:3:", "m.jsonl:4:"]
+    assert "'ψ' in 'a ψ a' is too rare in the corpus to be learnt and has no base letter; correct" in skipped[1]
+
+
 def test_a_text_that_loses_everything_is_counted_and_silence_stays() -> None:
     spanish = find_language("es")
-    clips = [Utterance(Path("a.wav"), text, 1.0, origin=f"m:{n}") for n, text in enumerate(("¡Sí!", "我们", "", "42"))]
+    clips = [Utterance(Path("a.wav"), text, 1.0, origin=f"m:{n}") for n, text in enumerate(("¡Sí!", "我们", "", "#"))]
     kept, skipped = normalised(clips, spanish)
     assert [clip.text for clip in kept] == ["sí", ""]
     assert [message.split(":")[1] for message in skipped] == ["1", "3"]

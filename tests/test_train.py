@@ -97,7 +97,7 @@ def test_mistakes_get_one_line(
 
 
 def test_lost_letters_stop_the_run_unless_allowed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    manifest = tones.write_corpus(tmp_path, ("abba", "da 77 d", "cab"))
+    manifest = tones.write_corpus(tmp_path, ("abba", "da ## d", "cab"))
     arguments = [*SCRATCH, "--preset", "tiny", "--train", str(manifest), "--dev", str(manifest), "--steps", "1"]
     arguments += ["--out", str(tmp_path / "run")]
     assert "accept the loss with --allow-char-loss" in refused(capsys, arguments)
