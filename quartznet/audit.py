@@ -58,7 +58,7 @@ class Audit:
         if not self.kept:
             raise ValueError(f"none of {self.texts} texts holds a letter of {name}; choose another --lang")
         if self.letters_lost > limit:
-            worst = ", ".join(f"{_shown(character)} {count:,}x" for character, count in self.dropped.most_common(10))
+            worst = ", ".join(f"{visible(character)} {count:,}x" for character, count in self.dropped.most_common(10))
             more = f" and {len(self.dropped) - 10} other characters" if len(self.dropped) > 10 else ""
             raise ValueError(
                 f"{self.letters_lost:.2%} of the letters are not in the alphabet of {name} and would be lost, more "
@@ -96,16 +96,15 @@ class Audit:
             yield f"{'':<9}and {len(counts) - most} others, {rest:,} times"
 
     def _row(self, title: str, found: str, count: int) -> str:
-        shown = "".join(map(_shown, _cut(found, 20)))
+        shown = "".join(map(visible, cut(found, 20)))
         line = f"line {self.lines[found]:,}: " if found in self.lines else ""
         if title == "spelled":
-            return (
-                f"{_padded(_cut(f'{shown} -> {self.written[found]}', 45), 45)}{count:>9,}  {line.rstrip(': ')}".rstrip()
-            )
+            shown = padded(cut(f"{shown} -> {self.written[found]}", 45), 45)
+            return f"{shown}{count:>9,}  {line.rstrip(': ')}".rstrip()
         if title == "mapped":
             shown = f"{shown} -> {self.written[found] or 'nothing'}"
         text = lower_case(self.examples[found], self.language.code)
-        return f"{_padded(shown, 14)}{count:>9,}  {line}{_excerpt(text, found, 44 - len(line))}"
+        return f"{padded(shown, 14)}{count:>9,}  {line}{_excerpt(text, found, 44 - len(line))}"
 
 
 def audit(texts: Iterable[str], language: Language, lines: Iterable[int] | None = None) -> Audit:
@@ -130,25 +129,31 @@ def audit(texts: Iterable[str], language: Language, lines: Iterable[int] | None 
     return result
 
 
-def _shown(character: str) -> str:
+def visible(character: str) -> str:
     """A character as it can be seen: a mark on a dotted circle, anything invisible by its number."""
     if unicodedata.category(character)[0] == "M":
         return f"◌{character}"
     return character if character.isprintable() else f"U+{ord(character):04X}"
 
 
-def _columns(text: str) -> int:
+def columns_of(text: str) -> int:
     """Terminal columns: marks take none, East Asian letters two."""
     widths = {"W": 2, "F": 2}
     return sum(widths.get(unicodedata.east_asian_width(c), 1) for c in text if unicodedata.category(c)[0] != "M")
 
 
-def _cut(text: str, columns: int) -> str:
-    return text if _columns(text) <= columns else f"{text[: columns - 3]}..."
+def cut(text: str, columns: int) -> str:
+    """The text in at most so many columns, with three points where something is missing."""
+    if columns_of(text) <= columns:
+        return text
+    text = text[:columns]
+    while columns_of(text) > columns - 3:
+        text = text[:-1]
+    return f"{text}..."
 
 
-def _padded(text: str, columns: int) -> str:
-    return text + " " * max(0, columns - _columns(text))
+def padded(text: str, columns: int) -> str:
+    return text + " " * max(0, columns - columns_of(text))
 
 
 def _excerpt(text: str, character: str, columns: int = 44) -> str:
@@ -157,7 +162,7 @@ def _excerpt(text: str, character: str, columns: int = 44) -> str:
     start = max(0, found - columns // 4)
     start = start if start == 0 else text.find(" ", start, found) + 1 or start
     words = "".join(letter if letter.isprintable() else " " for letter in text[start : start + 8 * columns])
-    while _columns(words) > columns:
+    while columns_of(words) > columns:
         words = words[:-1]
     return words.strip()
 
@@ -166,8 +171,8 @@ def _counts_line(title: str, counts: Sequence[tuple[str, int]], lines: int = 3) 
     """``title  a 12  b 7 ...`` folded to 80 columns, cut after so many lines."""
     line, written = f"{title:<9}", 0
     for number, (character, count) in enumerate(counts):
-        entry = f"{_shown(character)} {count:,}  " if count else f"{_shown(character)} "
-        if _columns(line + entry.rstrip()) > 80:
+        entry = f"{visible(character)} {count:,}  " if count else f"{visible(character)} "
+        if columns_of(line + entry.rstrip()) > 80:
             yield line.rstrip()
             line, written = " " * 9, written + 1
             if written == lines:

@@ -184,7 +184,7 @@ class Language:
                 yield "kept", word, word
             else:
                 for piece in _PIECES.findall(word):
-                    own_word = not self._own.isdisjoint(piece)
+                    own_word = 2 * sum(character in self._own for character in piece) >= len(piece)
                     for character in piece:
                         kind, written = self._rule(character, own_word)
                         yield kind, character, written
@@ -196,7 +196,7 @@ class Language:
         return _NO_MIDDLE_DOT.sub(QUOTE, text) if "·" in self._own else text
 
     def _rule(self, character: str, own_word: bool) -> tuple[Kind, str]:
-        """What one character becomes; ``own_word``: a letter of this language stands beside it."""
+        """What one character becomes; ``own_word``: at least half of the letters beside it are of this language."""
         if character in self._own:
             return "kept", character
         if own_word and self.look_alikes.get(character) in self._own:
