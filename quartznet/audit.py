@@ -55,7 +55,7 @@ class Audit:
     def check(self, limit: float = 0.005) -> None:
         """Raises ValueError where no letter is kept, or where more than ``limit`` of them are lost."""
         name = f"{self.language.name} (--lang {self.language.code})"
-        if not self.kept:
+        if not self.kept and (self.dropped or not self.spelled):
             raise ValueError(f"none of {self.texts} texts holds a letter of {name}; choose another --lang")
         if self.letters_lost > limit:
             worst = ", ".join(f"{visible(character)} {count:,}x" for character, count in self.dropped.most_common(10))

@@ -72,6 +72,7 @@ class FaultFinder:
         self.faults: dict[str, Fault] = {}
         counts = Counter(map(script, filter(str.isalpha, language.letters)))
         self.scripts = {name for name, count in counts.items() if count >= OWN_SCRIPT * counts.total()}
+        self._own = frozenset(language.letters)
         self._characters: dict[str, str] = {}  # character -> name of its fault, or nothing
         self._seen: dict[int, int] = {}  # hash of a text -> its line
 
@@ -104,7 +105,9 @@ class FaultFinder:
             yield "too many accents on one letter", f"{len(cut):,} cut off"
         yield from self._of_characters(text)
         yield from self._of_words(text)
-        if self.language.letters and not set(self.language.letters).intersection(lower_case(text, self.language.code)):
+        spelled = self.language.spelling is not None and re.search(r"\d", text)
+        lower = lower_case(text, self.language.code)
+        if not spelled and self._own.isdisjoint(lower) and self._own.isdisjoint(unicodedata.normalize("NFKD", lower)):
             yield f"no letter of {self.language.name}", text
 
     def _of_characters(self, text: str) -> Iterator[tuple[str, str]]:

@@ -44,6 +44,14 @@ def test_a_wrong_language_is_named_before_anything_else() -> None:
         audit(["привет"], find_language("es")).check(limit=1.0)
 
 
+def test_texts_of_nothing_but_numbers_are_fine_where_they_are_spelled() -> None:
+    audit(["42", "3 %"], find_language("es")).check()
+    with pytest.raises(ValueError, match="none of 1 texts holds a letter of Basque"):
+        audit(["42"], find_language("eu")).check()
+    with pytest.raises(ValueError, match="none of 2 texts holds a letter of Spanish"):
+        audit(["привет", "42"], find_language("es")).check(limit=1.0)
+
+
 def test_ten_worst_characters_and_the_number_of_the_others() -> None:
     with pytest.raises(ValueError, match=r"а 1x, .* й 1x and 3 other characters"):
         audit(["aaa", "абвгдежзийклм"], find_language("en").restricted_to(["a"])).check()

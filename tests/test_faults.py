@@ -71,6 +71,12 @@ def test_joiners_belong_to_the_scripts_that_need_them() -> None:
     assert finder.faults == {}
 
 
+def test_letters_that_unicode_takes_apart_are_letters() -> None:
+    finder = FaultFinder(language_from_texts("ko", ["안녕 하세요"]))
+    finder.look(1, "안녕")
+    assert finder.faults == {} and finder.scripts == {"HANGUL"}
+
+
 def test_a_rare_stray_letter_makes_no_script_of_the_language() -> None:
     finder = FaultFinder(language_from_texts("kk", ["абвгдеёжзийклмнопрстуфхцчшщъыьэюя阪"]))
     assert finder.scripts == {"CYRILLIC"}
@@ -78,12 +84,12 @@ def test_a_rare_stray_letter_makes_no_script_of_the_language() -> None:
 
 def test_repeats_and_counts() -> None:
     finder = FaultFinder(find_language("es"))
-    for line, text in ((2, "Hola 1"), (5, "otra"), (7, "hola 1 "), (9, "Otra"), (10, "2")):
+    for line, text in ((2, "Hola 1"), (5, "otra"), (7, "hola 1 "), (9, "Otra"), (10, "?"), (11, "2"), (12, "Õ")):
         finder.look(line, text)
     assert finder.most_frequent_first() == [
         Fault("digits", 2, "1", 3),
         Fault("the same text again", 7, "as in line 2", 2),
-        Fault("no letter of Spanish", 10, "2", 1),
+        Fault("no letter of Spanish", 10, "?", 1),
     ]
 
 
