@@ -240,10 +240,13 @@ class DataSettings:
     min_duration: float = 0.1  # s; shorter clips are left out and counted
     max_duration: float = 16.7  # s; longer clips are left out and counted
     workers: int = 2  # loader processes; 0: load in the training process
+    max_failures: float = 0.01  # share of an epoch's clips that may fail to load; more stop the run
 
     def __post_init__(self) -> None:
         if self.batch_seconds <= 0 or self.max_batch < 1 or self.workers < 0:
             raise ValueError("data needs batch_seconds > 0, max_batch >= 1 and workers >= 0")
+        if not 0.0 <= self.max_failures <= 1.0:
+            raise ValueError(f"data.max_failures is a share and must be in [0, 1], got {self.max_failures}")
 
 
 @dataclass(frozen=True)

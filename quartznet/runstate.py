@@ -34,6 +34,8 @@ class TrainState:
     batch: int = 0  # batches of this epoch already used
     evaluation_due: bool = False
     saved_step: int | None = None  # of the newest last.pt
+    epoch_clips: int = 0  # of this epoch, so far: those that were due
+    epoch_failed: int = 0  # and those of them that could not be loaded
     skipped_steps: int = 0  # loss or gradient not finite
     bad_in_a_row: int = 0
     scaler_skips: int = 0  # fp16 only, normal

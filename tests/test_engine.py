@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from quartznet.checkpoint import load_checkpoint, save_checkpoint
-from quartznet.config import OptimSettings, ScheduleSettings, TrainSettings
-from quartznet.engine import DevResult, Task, choose_precision, fit, set_frozen, steps_in_all
+from quartznet.config import DataSettings, OptimSettings, ScheduleSettings, TrainSettings
+from quartznet.engine import DevResult, Task, choose_precision, fit, set_frozen, steps_in_all, too_many_failures
 from quartznet.runstate import TrainState
 from quartznet.settings import load_yaml
 
@@ -243,11 +243,44 @@ def test_batches_without_a_clip_are_left_out(tmp_path: Path, caplog: pytest.LogC
         return ToyBatch(torch.zeros(0, 1, 6), torch.zeros(0), [], [f"clip{index}: broken" for index, _ in items])
 
     loader = torch.utils.data.DataLoader(ToyData(), batch_sampler=ToySampler(2), collate_fn=nothing)
-    model = train(tmp_path, settings_for(steps=5), loader=loader)
+    model = train(tmp_path, settings_for(steps=5, data=DataSettings(max_failures=1.0)), loader=loader)
     torch.manual_seed(0)
     assert same(model.state_dict(), ToyModel().state_dict())
     assert "no clip could be loaded" in caplog.text
     assert sorted((tmp_path / "skipped.txt").read_text().split("\n"))[1:] == [f"clip{i}: broken" for i in range(7)]
+
+
+def test_too_many_clips_that_fail_stop_the_run_and_lose_nothing(tmp_path: Path) -> None:
+    """Three of seven fail: the epoch is finished, saved, and then the run stops; more may fail where one says so."""
+
+    def some(items: list) -> ToyBatch:
+        good, bad = [item for item in items if item[0] > 2], [f"clip{index}: broken" for index, _ in items if index < 3]
+        return replace(collate(good), skipped=bad) if good else ToyBatch(torch.zeros(0, 1, 6), torch.zeros(0), [], bad)
+
+    loader = torch.utils.data.DataLoader(ToyData(), batch_sampler=ToySampler(2), collate_fn=some)
+    message = r"3 of 7 clips of this epoch could not be loaded, more than the 1.0% of data.max_failures; .*skipped.txt"
+    with pytest.raises(ValueError, match=message):
+        train(tmp_path, settings_for(steps=9), loader=loader)
+    state = load_checkpoint(tmp_path / "last.pt")["train"]["state"]
+    assert (state["step"], state["epoch"], state["batch"]) == (4, 1, 0)
+    train(tmp_path, settings_for(steps=9, data=DataSettings(max_failures=0.5)), loader=loader)
+    assert load_checkpoint(tmp_path / "last.pt")["train"]["state"]["step"] == 9
+
+
+@pytest.mark.parametrize(
+    ("batch", "clips", "failed", "expected"),
+    [
+        (0, 100, 2, False),  # one or two of a small corpus
+        (0, 100, 3, True),
+        (0, 300, 3, False),  # exactly the limit
+        (5, 100, 9, False),  # in the middle of an epoch: perhaps chance
+        (5, 100, 10, True),
+        (5, 1000, 10, False),
+    ],
+)
+def test_when_failures_are_too_many(batch: int, clips: int, failed: int, expected: bool) -> None:
+    state = TrainState(batch=batch, epoch_clips=clips, epoch_failed=failed)
+    assert too_many_failures(state, 0.01) is expected
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
