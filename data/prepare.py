@@ -27,6 +27,7 @@ from data.source import read_corpus
 from data.splits import SHARE, Splits, joined, sentence_key, smart, with_held_out
 from quartznet.alphabet import Alphabet
 from quartznet.audit import Audit, audit
+from quartznet.commandline import messages_on_screen
 from quartznet.text import Language, find_language, language_from_texts
 
 PARTS = ("test", "dev", "train", "extra")  # what matters most comes first
@@ -260,20 +261,20 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 done but too many letters are lost, 2 something to correct, 130 stopped by Ctrl-C."""
     options = read_options(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     try:
         if not 0.0 < options.ratio < 0.5 or options.jobs < 0:
             given = f"{options.ratio:g} and {options.jobs}"
             raise ValueError(f"--ratio must lie between 0 and 0.5, --jobs must not be negative, got {given}")
-        report = prepare(
-            options.source.expanduser(),
-            options.out,
-            options.lang,
-            options.split,
-            options.jobs,
-            options.ratio,
-            options.include == "other",
-        )
+        with messages_on_screen():
+            report = prepare(
+                options.source.expanduser(),
+                options.out,
+                options.lang,
+                options.split,
+                options.jobs,
+                options.ratio,
+                options.include == "other",
+            )
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -11,7 +11,18 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("quartznet", "data", "postcorrect")
 SCRIPTS = ("train", "evaluate", "benchmarks", "tests")
 MAY_IMPORT = {"quartznet": ("quartznet",), "data": ("quartznet", "data"), "postcorrect": PACKAGES}
-DATA_MAY_USE = ("audio", "alphabet", "text", "audit", "batch", "augment", "waveform", "config", "settings")
+DATA_MAY_USE = (
+    "audio",
+    "alphabet",
+    "text",
+    "audit",
+    "batch",
+    "augment",
+    "waveform",
+    "config",
+    "settings",
+    "commandline",
+)
 
 # Inside quartznet a module imports from its own level (not in a circle) and from those above it in this table.
 LEVELS = (
