@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from data.cache import Cache
 from data.hashing import stable_hash
 from data.manifest import Utterance
 from quartznet.alphabet import Alphabet
@@ -46,6 +47,7 @@ class SpeechDataset(Dataset[Item]):
         shortest: samples that the front end needs (``LogMel.shortest``); a shorter clip is a problem.
         samples_per_output: of the network's output, to check that a text has a path through its clip as it really is,
             whatever its manifest says; 0: not checked, as for evaluation.
+        cache: of decoded clips (``data.cache``); None: each is decoded whenever it is asked for.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class SpeechDataset(Dataset[Item]):
         seed: int = 0,
         shortest: int = 1,
         samples_per_output: int = 0,
+        cache: Cache | None = None,
     ) -> None:
         self.utterances = utterances
         self.alphabet = alphabet
@@ -65,11 +68,21 @@ class SpeechDataset(Dataset[Item]):
         self.seed = seed
         self.shortest = shortest
         self.samples_per_output = samples_per_output
+        self.cache = cache
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
         """From now on clips are augmented as in ``epoch``, in loader processes too."""
         self.epoch.fill_(epoch)
+
+    def decoded(self, index: int) -> Tensor:
+        """The clip as it is, from the cache where it is there."""
+        signal = self.cache.get(index) if self.cache is not None else None
+        if signal is not None:
+            return signal
+        clip = self.utterances[index]
+        signal = read_audio(clip.audio_path, self.sample_rate, clip.offset, clip.duration, clip.span)
+        return signal if self.cache is None else self.cache.put(index, signal)
 
     def augmented(self, signal: Tensor, index: int) -> Tensor:
         """The clip as this epoch hears it."""
@@ -85,10 +98,7 @@ class SpeechDataset(Dataset[Item]):
         utterance = self.utterances[index]
         try:
             target = torch.tensor(self.alphabet.encode(utterance.text), dtype=torch.int64)
-            signal = read_audio(
-                utterance.audio_path, self.sample_rate, utterance.offset, utterance.duration, utterance.span
-            )
-            signal = self.augmented(signal, index)
+            signal = self.augmented(self.decoded(index), index)
             self._check(signal, utterance.text)
         except (OSError, ValueError, RuntimeError, MemoryError) as error:
             problem = f"{utterance.origin or utterance.name}: {error or type(error).__name__}"

@@ -26,7 +26,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from data.manifest import Utterance
+from data.manifest import Utterance, clip_key
 from quartznet.audio import decode_audio
 
 logger = logging.getLogger(__name__)
@@ -73,17 +73,6 @@ def whole_files(clips: Sequence[Utterance]) -> list[Utterance]:
         replace(clip, duration=None) if clip.offset == 0 and shared[clip.audio_path, clip.start_byte] == 1 else clip
         for clip in clips
     ]
-
-
-def clip_key(clip: Utterance) -> str:
-    """What an earlier result is found by; another key for a file that has changed."""
-    try:
-        status = os.stat(clip.audio_path)
-        state = f"{status.st_size} {status.st_mtime_ns}"
-    except (OSError, ValueError):
-        state = "missing"
-    cut = f"{clip.offset:g} {clip.duration or 0:g} {clip.start_byte} {clip.byte_count}"
-    return f"{os.path.abspath(clip.audio_path)} {state} {cut}"
 
 
 def read_cache(path: Path) -> dict[str, Inspection]:

@@ -10,6 +10,7 @@ from functools import partial
 
 from torch.utils.data import DataLoader
 
+from data.cache import make_cache
 from data.collate import collate
 from data.dataset import SpeechDataset
 from data.manifest import Utterance
@@ -60,7 +61,10 @@ def training_loader(
         sample_rate,
     )
     augment = WaveformAugment(settings.augment, sample_rate)
-    dataset = SpeechDataset(utterances, alphabet, sample_rate, augment, settings.seed, shortest, samples_per_output)
+    cache = make_cache(utterances, sample_rate, data)
+    dataset = SpeechDataset(
+        utterances, alphabet, sample_rate, augment, settings.seed, shortest, samples_per_output, cache
+    )
     return _loader(dataset, sampler, data.workers, pin_memory)
 
 

@@ -56,6 +56,17 @@ class Utterance:
         return (self.start_byte, self.byte_count) if self.byte_count else None
 
 
+def clip_key(clip: Utterance) -> str:
+    """What earlier work on a clip is found by: path, size, time of change and cut; another key for a changed file."""
+    try:
+        status = os.stat(clip.audio_path)
+        state = f"{status.st_size} {status.st_mtime_ns}"
+    except (OSError, ValueError):
+        state = "missing"
+    cut = f"{clip.offset:g} {clip.duration or 0:g} {clip.start_byte} {clip.byte_count}"
+    return f"{os.path.abspath(clip.audio_path)} {state} {cut}"
+
+
 def read_manifest(path: str | Path, skipped: list[str] | None = None) -> list[Utterance]:
     """The utterances of a manifest; blank lines are passed over. The sound files themselves are not looked at.
 

@@ -241,10 +241,18 @@ class DataSettings:
     max_duration: float = 16.7  # s; longer clips are left out and counted
     workers: int = 2  # loader processes; 0: load in the training process
     max_failures: float = 0.01  # share of an epoch's clips that may fail to load; more stop the run
+    cache: str = "none"  # none | memory | disk: decoded clips as 16-bit samples for the epochs to come
+    cache_gigabytes: float = 4.0  # cap; of each process in memory
+    cache_folder: str = "corpora/cache"  # of the cache on disk
 
     def __post_init__(self) -> None:
         if self.batch_seconds <= 0 or self.max_batch < 1 or self.workers < 0:
             raise ValueError("data needs batch_seconds > 0, max_batch >= 1 and workers >= 0")
+        if self.cache not in ("none", "memory", "disk") or self.cache_gigabytes <= 0:
+            raise ValueError(
+                "data.cache must be none, memory or disk, with data.cache_gigabytes above 0, "
+                f"got {self.cache!r} and {self.cache_gigabytes:g}"
+            )
         if not 0.0 <= self.max_failures <= 1.0:
             raise ValueError(f"data.max_failures is a share and must be in [0, 1], got {self.max_failures}")
 
