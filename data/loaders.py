@@ -15,6 +15,7 @@ from data.collate import collate
 from data.dataset import SpeechDataset
 from data.manifest import Utterance
 from data.samplers import BucketSampler
+from data.shards import shard_numbers
 from quartznet.alphabet import Alphabet
 from quartznet.batch import Batch
 from quartznet.config import TrainSettings
@@ -59,6 +60,7 @@ def training_loader(
         world_size,
         longest_factor(settings.augment),
         sample_rate,
+        shard_numbers(utterances),
     )
     augment = WaveformAugment(settings.augment, sample_rate)
     cache = make_cache(utterances, sample_rate, data)

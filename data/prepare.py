@@ -6,7 +6,9 @@
 Every clip is decoded once (``data.inspect_clips``), so durations are those of the samples and not of a header; texts
 are normalised; what cannot be learnt from is left out. ``prepared/es`` gets ``train.jsonl``, ``dev.jsonl`` and
 ``test.jsonl``, ``rejected.tsv`` (every clip or line that is left out, and why), ``report.md``, ``report.json`` and
-``durations.png``. The same command again continues where it was stopped, and changes nothing where nothing has changed.
+``durations.png``. With ``--shards N`` the clips are copied into N tar files that the manifests then point into
+(``data.write_shards``), for corpora of millions of files. The same command again continues where it was stopped, and
+changes nothing where nothing has changed.
 
 The surprise: the same sound with two texts says that one of them is wrong, and nobody knows which. Both are left out.
 """
@@ -25,6 +27,7 @@ from data.manifest import Utterance, write_manifest
 from data.prepare_report import Report, write_report
 from data.source import read_corpus
 from data.splits import SHARE, Splits, joined, sentence_key, smart, with_held_out
+from data.write_shards import write_shards
 from quartznet.alphabet import Alphabet
 from quartznet.audit import Audit, audit
 from quartznet.commandline import messages_on_screen
@@ -196,6 +199,7 @@ def prepare(
     jobs: int = 2,
     share: float = SHARE,
     include_other: bool = False,
+    shards: int = 0,
 ) -> Report:
     """Everything; see the module's docstring.
 
@@ -218,6 +222,8 @@ def prepare(
     )
     splits = split(clips, corpus.description, how, share)
     for name, part in (("train", splits.train), ("dev", splits.dev), ("test", splits.test)):
+        if shards:  # dev and test, which are read in one order, get one each
+            part = write_shards(part, out / "shards", name, shards if name == "train" else 1)
         write_manifest(out / f"{name}.jsonl", part)
     write_rejected(clips.rejected, out / "rejected.tsv")
     report = Report(
@@ -253,6 +259,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--ratio", type=float, default=SHARE, help=f"share of dev and of test in new parts ({SHARE})")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that decode (all cores)")
+    parser.add_argument("--shards", type=int, default=0, help="also copy the clips into as many tar files (WebDataset)")
     parser.add_argument("--include", choices=("other",), help="Common Voice: also clips without enough votes")
     parser.add_argument("--allow-char-loss", action="store_true", help="exit status 0 though letters are lost")
     return parser.parse_args(arguments)
@@ -262,9 +269,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 done but too many letters are lost, 2 something to correct, 130 stopped by Ctrl-C."""
     options = read_options(arguments)
     try:
-        if not 0.0 < options.ratio < 0.5 or options.jobs < 0:
-            given = f"{options.ratio:g} and {options.jobs}"
-            raise ValueError(f"--ratio must lie between 0 and 0.5, --jobs must not be negative, got {given}")
+        if not 0.0 < options.ratio < 0.5 or min(options.jobs, options.shards) < 0:
+            given = f"{options.ratio:g}, {options.jobs} and {options.shards}"
+            raise ValueError(f"--ratio must lie between 0 and 0.5, --jobs and --shards from 0 on, got {given}")
         with messages_on_screen():
             report = prepare(
                 options.source.expanduser(),
@@ -274,6 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 options.jobs,
                 options.ratio,
                 options.include == "other",
+                options.shards,
             )
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

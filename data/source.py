@@ -26,12 +26,14 @@ from data.ljspeech import LJSpeech
 from data.manifest import Utterance
 from data.multilingual_librispeech import MultilingualLibriSpeech
 from data.nemo_manifests import NemoManifests
+from data.shards import Shards, is_shard
 from data.splits import Splits, with_held_out
 from data.table import Table
 from quartznet.audio import audio_duration
 
 READERS: tuple[Corpus, ...] = (
     NemoManifests(),
+    Shards(),
     CommonVoice(),
     MultilingualLibriSpeech(),
     KaldiDirectory(),
@@ -59,7 +61,7 @@ def read_source(path: str | Path, split: str | None = None) -> tuple[list[Uttera
     Args:
         path: as for ``open_source``.
         split: ``train``, ``dev``, ``test`` as ``open_source`` has them; ``all`` for every clip; None for every clip of
-            a single manifest or table, else test, or dev where there is no test.
+            a single manifest, table or shard, else test, or dev where there is no test.
 
     Raises:
         FileNotFoundError, ValueError: as ``open_source``; also for an unknown or an empty split.
@@ -67,7 +69,8 @@ def read_source(path: str | Path, split: str | None = None) -> tuple[list[Uttera
     if split not in (None, "all", *PARTS):
         raise ValueError(f"split must be train, dev, test or all, got {split!r}")
     path = Path(path).expanduser()
-    if split == "all" or (split is None and path.is_file() and not path.name.lower().endswith(ARCHIVES)):
+    single = path.is_file() and (is_shard(path) or not path.name.lower().endswith(ARCHIVES))
+    if split == "all" or (split is None and single):
         found = read_corpus(path)
         return [*found.train, *found.dev, *found.test], found.skipped, found.description
     splits = open_source(path)
@@ -79,14 +82,14 @@ def read_source(path: str | Path, split: str | None = None) -> tuple[list[Uttera
 
 
 def read_corpus(path: Path) -> Splits:
-    """What lies at ``path`` as it is, nothing held out; a single manifest or an unsplit folder is all train.
+    """What lies at ``path`` as it is, nothing held out; a single manifest or shard or an unsplit folder is all train.
 
     Raises:
         FileNotFoundError, ValueError: as ``open_source``.
     """
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}; looked for {LOOKED_FOR}")
-    if path.is_file() and path.name.lower().endswith(ARCHIVES):
+    if path.is_file() and path.name.lower().endswith(ARCHIVES) and not is_shard(path):
         path = extract_archive(path)
     reader, place = _recognised(path)
     found = reader.read(place)

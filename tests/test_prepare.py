@@ -198,7 +198,7 @@ def test_a_language_without_rules_takes_its_alphabet_from_the_texts(tmp_path: Pa
     [
         (["nowhere", "out", "--lang", "es"], "there is no nowhere"),
         (["nowhere", "out", "--lang", "es", "--ratio", "0.7"], "--ratio must lie between 0 and 0.5"),
-        (["nowhere", "out", "--lang", "es", "--jobs", "-1"], "--jobs must not be negative, got 0.1 and -1"),
+        (["nowhere", "out", "--lang", "es", "--jobs", "-1"], "--jobs and --shards from 0 on, got 0.1, -1 and 0"),
     ],
 )
 def test_mistakes(arguments: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
