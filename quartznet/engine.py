@@ -13,7 +13,7 @@ generator, or a run resumed in the middle of an epoch would draw one number more
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -270,6 +270,26 @@ def save_and_evaluate(
             save_last(training, settings, task.identity, out)
 
 
+@contextmanager
+def loaders_may_die(save: Callable[[], None], state: TrainState, last: Path) -> Iterator[None]:
+    """A loader process that is killed, usually because memory is full, becomes an error that says so, after ``save``.
+
+    Raises:
+        ValueError: in place of the loader's own RuntimeError; any other passes through.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        save()
+        kept = "nothing was saved yet" if state.saved_step is None else f"{last} holds step {state.saved_step}"
+        raise ValueError(
+            f"a loader process was killed ({str(error).splitlines()[0]}). Usually the memory is full: lower "
+            f"--data.workers, --data.batch_seconds or --data.cache_gigabytes. {kept}; the same command continues"
+        ) from error
+
+
 def fit(
     model: nn.Module, loader: DataLoader, settings: TrainSettings, task: Task, out: Path
 ) -> tuple[TrainState, int | None]:
@@ -282,7 +302,8 @@ def fit(
         the final state, and the signal to some process that ended the run early, or None.
 
     Raises:
-        ValueError: nothing to train on, a ``last.pt`` of another network, too many bad steps in a row, or divergence.
+        ValueError: nothing to train on, a ``last.pt`` of another network, too many bad steps in a row, divergence, or a
+            loader process that was killed.
     """
     training = start(model, loader, settings, task, out)
     state = training.state
@@ -292,8 +313,13 @@ def fit(
     log = RunLog(out, state.step, total_steps, state.evaluation_due)
     began, saved = time.monotonic() - state.seconds, time.monotonic()
     wrapped = None
+    between_steps = True
 
-    with log, Interrupt() as interrupt:
+    def save_whole_steps() -> None:  # one rank cannot save alone: all take part
+        if between_steps and distributed.world_size() == 1:
+            save_last(training, settings, task.identity, out)
+
+    with log, Interrupt() as interrupt, loaders_may_die(save_whole_steps, state, out / "last.pt"):
 
         def requests() -> list[float]:
             is_time = distributed.is_main() and time.monotonic() - saved > 60 * settings.save_every
@@ -319,8 +345,10 @@ def fit(
                     group["lr"] = lr
 
                 # step
+                between_steps = False
                 report = train_step(training, wrapped, batches, settings, task.seconds, requests)
                 advance(state, len(batches), epoch_batches, report, time.monotonic() - began)
+                between_steps = True
 
                 # log
                 log.clips_left_out([message for batch in batches for message in batch.skipped])

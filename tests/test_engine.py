@@ -250,6 +250,45 @@ def test_batches_without_a_clip_are_left_out(tmp_path: Path, caplog: pytest.LogC
     assert sorted((tmp_path / "skipped.txt").read_text().split("\n"))[1:] == [f"clip{i}: broken" for i in range(7)]
 
 
+class DeadlyData(ToyData):
+    """Its loader process is killed in the second epoch, at the first clip of the third batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor]:
+        self.taken += 1
+        if self.taken == CLIPS + 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+def test_a_killed_loader_process_loses_no_step(tmp_path: Path) -> None:
+    def loader(data: ToyData) -> torch.utils.data.DataLoader:
+        options = {"batch_sampler": ToySampler(2), "collate_fn": collate, "num_workers": 1, "prefetch_factor": 1}
+        return torch.utils.data.DataLoader(data, **options)
+
+    with pytest.raises(
+        ValueError, match=r"a loader process was killed .* holds step (4|5|6); the same command"
+    ) as error:
+        train(tmp_path / "killed", settings_for(), loader=loader(DeadlyData()))
+    assert "lower --data.workers" in str(error.value)
+    train(tmp_path / "killed", settings_for(), loader=loader(ToyData()))
+    train(tmp_path / "whole", settings_for(), loader=loader(ToyData()))
+    killed, whole = (load_checkpoint(tmp_path / name / "last.pt")["weights"] for name in ("killed", "whole"))
+    assert same(killed, whole)
+
+
+def test_other_errors_of_the_loop_pass_through(tmp_path: Path) -> None:
+    def fails(model: nn.Module, batch: ToyBatch, generator: torch.Generator) -> Tensor:
+        raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match="something else"):
+        train(tmp_path, settings_for(), {"loss": fails})
+    assert not (tmp_path / "last.pt").exists()
+
+
 def test_too_many_clips_that_fail_stop_the_run_and_lose_nothing(tmp_path: Path) -> None:
     """Three of seven fail: the epoch is finished, saved, and then the run stops; more may fail where one says so."""
 
