@@ -87,10 +87,8 @@ class Report:
             "too_fast": list(self.too_fast),
             "letters": {
                 "kept": dict(self.audit.kept.most_common()),
-                "mapped": {
-                    letter: {"to": self.audit.written[letter], "count": count, "example": self.audit.examples[letter]}
-                    for letter, count in self.audit.mapped.most_common()
-                },
+                "mapped": self._written(self.audit.mapped),
+                "spelled": self._written(self.audit.spelled),
                 "lost": {
                     letter: {"count": count, "example": self.audit.examples[letter]}
                     for letter, count in self.audit.dropped.most_common()
@@ -99,6 +97,13 @@ class Report:
                 "unused": self.audit.unused,
             },
             "unknown_words": dict(self.unknown_words.most_common()),
+        }
+
+    def _written(self, counts: Counter[str]) -> dict[str, dict]:
+        """Characters, or numbers and signs, with what is written for them."""
+        return {
+            what: {"to": self.audit.written[what], "count": count, "example": self.audit.examples[what]}
+            for what, count in counts.most_common()
         }
 
     def summary(self) -> str:
@@ -115,7 +120,8 @@ class Report:
         shared = {name: count for name, count in contents["overlaps"].items() if count}
         lines.append("no speaker and no sentence lies in two parts" if not shared else f"shared: {_listed(shared)}")
         lines.append(
-            f"letters: {self.audit.letters_lost:.2%} lost, {len(self.audit.mapped)} characters mapped to others"
+            f"letters: {self.audit.letters_lost:.2%} lost, {len(self.audit.mapped)} characters mapped to others, "
+            f"{len(self.audit.spelled)} numbers or signs spelled"
         )
         for stage, count in contents["rejected"].items():
             lines.append(f"left out {count:>7,}  {STAGES[stage]}")
@@ -243,6 +249,9 @@ def _text(report: Report) -> list[str]:
     if letters["mapped"]:
         rows = ((name, one["to"] or "nothing", one["count"], one["example"]) for name, one in letters["mapped"].items())
         lines += ["### Mapped", "", *_table(("character", "becomes", "count", "for instance"), rows)]
+    if letters["spelled"]:
+        rows = ((name, one["to"], one["count"], one["example"]) for name, one in letters["spelled"].items())
+        lines += ["### Spelled as words", "", *_table(("written", "becomes", "count", "for instance"), rows)]
     if letters["lost"]:
         rows = ((name, one["count"], one["example"]) for name, one in letters["lost"].items())
         lines += ["### Lost", "", *_table(("character", "count", "for instance"), rows)]

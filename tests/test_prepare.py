@@ -153,16 +153,18 @@ def test_duplicates_and_contradictions(tmp_path: Path) -> None:
 
 
 def test_the_report_says_what_happened_to_the_text(tmp_path: Path) -> None:
-    rows = [(f"{n}.wav", f"s{n}", f"Là frase {'abcdefgh'[n]} 漢 | <b>") for n in range(8)]
+    rows = [(f"{n}.wav", f"s{n}", f"Là frase {'abcdefgh'[n]} 漢 21 | <b>") for n in range(8)]
     corpus = write_corpus(tmp_path / "cv", {"validated": rows})
     out = tmp_path / "out"
     assert main([str(corpus), str(out), "--lang", "es", "--jobs", "0"]) == 1  # far more than 0.5 % lost
     assert main([str(corpus), str(out), "--lang", "es", "--jobs", "0", "--allow-char-loss"]) == 0
     letters = json.loads((out / "report.json").read_text())["letters"]
     assert letters["mapped"]["à"] == {"to": "a", "count": 8, "example": rows[0][2]}
+    assert letters["spelled"]["21"] == {"to": "veintiuno", "count": 8, "example": rows[0][2]}
     assert letters["lost"]["漢"]["count"] == 8
     page = (out / "report.md").read_text()
-    assert "| à | a | 8 | Là frase a 漢 \\| &lt;b> |" in page
+    assert "| à | a | 8 | Là frase a 漢 21 \\| &lt;b> |" in page
+    assert "### Spelled as words" in page and "| 21 | veintiuno | 8 |" in page
     assert "### Words with characters that are lost" in page and "| 漢 | 8 |" in page
     clip = read_manifest(out / "train.jsonl")[0]
     assert clip.text.startswith("la frase") and clip.raw_text.startswith("Là frase")
