@@ -22,12 +22,13 @@ from data.loaders import evaluation_loader
 from data.manifest import Utterance
 from data.source import fill_durations, read_source
 from quartznet import commandline, load_model
+from quartznet.audit import audit
 from quartznet.checkpoint import is_checkpoint, load_checkpoint
 from quartznet.distributed import choose_device
 from quartznet.model import QuartzNet
 from quartznet.recognition import Transcript, mean_loss, recognise
 from quartznet.report import align_texts, evaluate_texts, evaluation_json, evaluation_table
-from quartznet.text import Language, audit, find_language, language_from_texts
+from quartznet.text import Language, find_language, language_from_texts
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

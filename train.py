@@ -28,14 +28,17 @@ from data.source import LOOKED_FOR, fill_durations, open_source
 from data.splits import Splits, with_held_out
 from data.synthetic import default_folder, embedded_default
 from quartznet import commandline, distributed, load_model
+from quartznet.audit import audit
 from quartznet.checkpoint import is_checkpoint
-from quartznet.config import ModelConfig, TrainSettings, from_dict, preset_blocks, to_dict
+from quartznet.config import ModelConfig, TrainSettings, preset_blocks
 from quartznet.engine import Task, choose_precision, fit
 from quartznet.model import QuartzNet
 from quartznet.nemo import read_nemo
 from quartznet.recognition import evaluator, recognise, recognition_loss, summarise
 from quartznet.runstate import TrainState
-from quartznet.text import Language, audit, find_language, language_from_texts
+from quartznet.settings import from_dict, to_dict
+from quartznet.text import Language, find_language, language_from_texts
+from quartznet.waveform import fastest_factor
 
 SHORT_NAMES = {"data": "data.source", "train": "data.train", "dev": "data.dev", "warmup-ratio": "schedule.warmup_ratio"}
 USAGE = "python train.py (--init CHECKPOINT | --from-scratch) --lang CODE [--data PATH | --train A,B --dev C] ..."
@@ -137,7 +140,7 @@ def prepare(splits: Splits, language: Language, model: QuartzNet, settings: Trai
         data.min_duration,
         data.max_duration,
         frames_per_second=model.config.features.sample_rate / samples_per_output(model),
-        fastest_speed=max(settings.augment.speeds, default=1.0),
+        fastest_speed=fastest_factor(settings.augment),
     )
     if not train:
         first = (skipped + problems)[:1] or ["the corpus has no training clips"]

@@ -44,7 +44,8 @@ def collate(items: Sequence[Item]) -> Batch:
 
 def _pad(rows: list[Tensor], length: int) -> Tensor:
     """Rows of different lengths -> (rows, length), zero behind each row's end."""
-    padded = torch.zeros(len(rows), length, dtype=rows[0].dtype if rows else torch.float32)
+    padded = torch.empty(len(rows), length, dtype=rows[0].dtype if rows else torch.float32)
     for target, row in zip(padded, rows, strict=True):
         target[: len(row)] = row
+        target[len(row) :] = 0
     return padded

@@ -1,6 +1,6 @@
 """Utterance -> samples and letters; and which utterances a network can learn from at all.
 
-``SpeechDataset[index]`` decodes a clip, changes its speed for this epoch and encodes its text. A clip that fails is
+``SpeechDataset[index]`` decodes a clip, augments it for this epoch and encodes its text. A clip that fails is
 an item that carries the message: an exception in a loader process would end the training and name no file.
 
 The surprise: the epoch lives in shared memory. Loader processes that stay alive between epochs hold a *copy* of the
@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from data.cache import Cache
 from data.hashing import stable_hash
 from data.manifest import Utterance
-from quartznet.audio import change_speed, read_audio
-from quartznet.augment import choose_speed
-from quartznet.text import Alphabet, Language
+from quartznet.alphabet import Alphabet
+from quartznet.audio import read_audio
+from quartznet.text import Language
+from quartznet.waveform import WaveformAugment
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,12 @@ class SpeechDataset(Dataset[Item]):
         utterances: their texts are normalised already: every character is in ``alphabet``.
         alphabet: characters -> ids.
         sample_rate: of the signals, Hz.
-        speeds: one of them is drawn for each clip in each epoch, from (seed, epoch, index) alone; () for none.
-        seed: of the speeds.
+        augment: changes each clip in each epoch, drawn from (seed, epoch, index) alone; None: clips as they are.
+        seed: of the augmentation.
         shortest: samples that the front end needs (``LogMel.shortest``); a shorter clip is a problem.
         samples_per_output: of the network's output, to check that a text has a path through its clip as it really is,
             whatever its manifest says; 0: not checked, as for evaluation.
+        cache: of decoded clips (``data.cache``); None: each is decoded whenever it is asked for.
     """
 
     def __init__(
@@ -52,28 +55,41 @@ class SpeechDataset(Dataset[Item]):
         utterances: Sequence[Utterance],
         alphabet: Alphabet,
         sample_rate: int = 16000,
-        speeds: Sequence[float] = (),
+        augment: WaveformAugment | None = None,
         seed: int = 0,
         shortest: int = 1,
         samples_per_output: int = 0,
+        cache: Cache | None = None,
     ) -> None:
         self.utterances = utterances
         self.alphabet = alphabet
         self.sample_rate = sample_rate
-        self.speeds = tuple(speeds)
+        self.augment = augment
         self.seed = seed
         self.shortest = shortest
         self.samples_per_output = samples_per_output
+        self.cache = cache
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
-        """From now on speeds are those of ``epoch``, in loader processes too."""
+        """From now on clips are augmented as in ``epoch``, in loader processes too."""
         self.epoch.fill_(epoch)
 
-    def speed(self, index: int) -> float:
-        """The speed of a clip in this epoch."""
+    def decoded(self, index: int) -> Tensor:
+        """The clip as it is, from the cache where it is there."""
+        signal = self.cache.get(index) if self.cache is not None else None
+        if signal is not None:
+            return signal
+        clip = self.utterances[index]
+        signal = read_audio(clip.audio_path, self.sample_rate, clip.offset, clip.duration, clip.span)
+        return signal if self.cache is None else self.cache.put(index, signal)
+
+    def augmented(self, signal: Tensor, index: int) -> Tensor:
+        """The clip as this epoch hears it."""
+        if self.augment is None:
+            return signal
         generator = torch.Generator().manual_seed(stable_hash("speed", self.seed, int(self.epoch), index))
-        return choose_speed(self.speeds, generator)
+        return self.augment(signal, generator)
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -82,8 +98,7 @@ class SpeechDataset(Dataset[Item]):
         utterance = self.utterances[index]
         try:
             target = torch.tensor(self.alphabet.encode(utterance.text), dtype=torch.int64)
-            signal = read_audio(utterance.audio_path, self.sample_rate, utterance.offset, utterance.duration)
-            signal = change_speed(signal, self.speed(index))
+            signal = self.augmented(self.decoded(index), index)
             self._check(signal, utterance.text)
         except (OSError, ValueError, RuntimeError, MemoryError) as error:
             problem = f"{utterance.origin or utterance.name}: {error or type(error).__name__}"
@@ -104,22 +119,35 @@ class SpeechDataset(Dataset[Item]):
 
 
 def normalised(utterances: Sequence[Utterance], language: Language) -> tuple[list[Utterance], list[str]]:
-    """Texts by the rules of ``language``, and a message for each clip of whose text nothing is left.
+    """Texts by the rules of ``language``, and a message for each clip that would lose all its text or a rare letter.
 
-    A text that was empty from the start stays: whoever evaluates on silence wants every word heard there to count.
+    A rare letter is one that got no label when the alphabet was taken from text, and has no base letter either. A text
+    that was empty from the start stays: whoever evaluates on silence wants every word heard there to count.
     """
     kept, skipped = [], []
     for utterance in utterances:
         text = language.normalize(utterance.text)
-        if text or not utterance.text.strip():
-            kept.append(replace(utterance, text=text))
+        problem = _lost_text(utterance.text, text, language)
+        if problem:
+            skipped.append(f"{utterance.origin or utterance.name}: {problem}")
         else:
-            where = utterance.origin or utterance.name
-            skipped.append(
-                f"{where}: no letter of {utterance.text[:60]!r} is in the alphabet, the transcript would be empty; "
-                "write it out in letters or choose the language it is in"
-            )
+            kept.append(replace(utterance, text=text))
     return kept, skipped
+
+
+def _lost_text(written: str, text: str, language: Language) -> str:
+    if written.strip() and not text:
+        return (
+            f"no letter of {written[:60]!r} is in the alphabet, the transcript would be empty; "
+            "write it out in letters or choose the language it is in"
+        )
+    rare = language.rare_losses(written)
+    if rare:
+        return (
+            f"{', '.join(map(repr, rare))} in {written[:60]!r} is too rare in the corpus to be learnt and has no base "
+            "letter; correct the transcript, or write it in the letters of the others"
+        )
+    return ""
 
 
 def usable(

@@ -24,7 +24,10 @@ def shown(value: object, most: int = 200) -> str:
 
 
 def numbered_lines(path: Path, skipped: list[str] | None = None) -> Iterator[tuple[int, str]]:
-    """Lines of a UTF-8 file (with or without byte-order mark, Unix or Windows ends), counted from 1, without line end.
+    """Lines of a UTF-8 file (Unix or Windows ends), counted from 1, without line end.
+
+    A byte-order mark at the start of any line is taken off: files that were appended to each other carry one in the
+    middle, and it would become part of a name or a letter of a sentence.
 
     Raises:
         ValueError: for a line that is not UTF-8 or longer than 1 MiB; it names file, line and remedy. With a list
@@ -40,11 +43,19 @@ def numbered_lines(path: Path, skipped: list[str] | None = None) -> Iterator[tup
                 complain(problem, skipped)
                 continue
             try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                line = raw.decode("utf-8").lstrip("\ufeff")
             except UnicodeDecodeError as error:
                 complain(f"{path}:{number}: {_not_utf8(raw, error, path.name)}", skipped)
                 continue
             yield number, line.rstrip("\r\n")
+
+
+def unquoted(field: str) -> str:
+    """A field without the quotation marks of CSV, where all of it is a CSV string (``"a ""b"" c"``); else unchanged."""
+    inner = field[1:-1]
+    if len(field) < 2 or field[0] != '"' or field[-1] != '"' or '"' in inner.replace('""', ""):
+        return field
+    return inner.replace('""', '"')
 
 
 def _pass_over_rest(file: object) -> None:

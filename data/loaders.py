@@ -10,13 +10,16 @@ from functools import partial
 
 from torch.utils.data import DataLoader
 
+from data.cache import make_cache
 from data.collate import collate
 from data.dataset import SpeechDataset
 from data.manifest import Utterance
 from data.samplers import BucketSampler
+from data.shards import shard_numbers
+from quartznet.alphabet import Alphabet
 from quartznet.batch import Batch
 from quartznet.config import TrainSettings
-from quartznet.text import Alphabet
+from quartznet.waveform import WaveformAugment, longest_factor
 
 
 def be_deaf(_worker: int) -> None:
@@ -41,17 +44,29 @@ def training_loader(
     shortest: int = 1,
     samples_per_output: int = 0,
 ) -> DataLoader:
-    """Shuffled batches of ``settings.data.batch_seconds``, speeds changed; all utterances need a duration.
+    """Shuffled batches of ``settings.data.batch_seconds``, augmented; all utterances need a duration.
 
     ``shortest`` and ``samples_per_output`` are the network's, see ``SpeechDataset``.
     """
-    data, speeds = settings.data, settings.augment.speeds
+    data = settings.data
     durations = [utterance.duration for utterance in utterances]
-    slowest = 1 / min(speeds, default=1.0)
     sampler = BucketSampler(
-        durations, data.batch_seconds, data.max_batch, settings.seed, True, rank, world_size, slowest
+        durations,
+        data.batch_seconds,
+        data.max_batch,
+        settings.seed,
+        True,
+        rank,
+        world_size,
+        longest_factor(settings.augment),
+        sample_rate,
+        shard_numbers(utterances),
     )
-    dataset = SpeechDataset(utterances, alphabet, sample_rate, speeds, settings.seed, shortest, samples_per_output)
+    augment = WaveformAugment(settings.augment, sample_rate)
+    cache = make_cache(utterances, sample_rate, data)
+    dataset = SpeechDataset(
+        utterances, alphabet, sample_rate, augment, settings.seed, shortest, samples_per_output, cache
+    )
     return _loader(dataset, sampler, data.workers, pin_memory)
 
 
@@ -68,6 +83,7 @@ def evaluation_loader(
     """Every utterance once, from short to long; an empty list for no utterances. All need a duration."""
     if not utterances:
         return []
-    sampler = BucketSampler([utterance.duration for utterance in utterances], batch_seconds, max_batch, shuffle=False)
+    durations = [utterance.duration for utterance in utterances]
+    sampler = BucketSampler(durations, batch_seconds, max_batch, shuffle=False, sample_rate=sample_rate)
     dataset = SpeechDataset(utterances, alphabet, sample_rate, shortest=shortest)
     return _loader(dataset, sampler, workers, pin_memory)

@@ -4,15 +4,17 @@
 
 ``audio_filepath`` (or ``audio_filename``) is relative to the folder of the manifest; ``~`` is the home folder.
 ``duration`` and ``offset`` are seconds and cut a piece out of the file, so one long recording can hold many utterances.
+``start_byte`` and ``byte_count`` say that the sound file is that slice of ``audio_filepath``: a member of a tar shard.
 
-The surprise: a manifest is *not* a JSON file. ``[{...}, {...}]`` is the mistake that people make most often; it gets an
-error with the command that converts it.
+The surprise: a manifest is *not* a JSON file. ``[{...}, {...}]`` is the mistake that people make most often; it is read
+all the same, and a warning names the command that converts it for everybody else's programs.
 """
 
 import json
+import logging
 import os
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,9 @@ CONVERT = (
     'python -c "import json, sys; '
     "[print(json.dumps(line)) for line in json.load(open(sys.argv[1], encoding='utf-8'))]\""
 )
+LARGEST_ARRAY = 2**28  # bytes; an array must be read as a whole, and each takes ten times its size as Python objects
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,11 +40,31 @@ class Utterance:
     offset: float = 0.0  # seconds from the start of the file
     origin: str = ""  # file:line that declares it, for messages
     speaker: str = ""  # "" where it is not known
+    start_byte: int = 0  # with ``byte_count``: the sound file is this slice of ``audio_path``, a member of a tar shard
+    byte_count: int = 0  # 0: all of ``audio_path``
+    raw_text: str = ""  # before ``data.prepare`` normalised it, for people to look at; "": as ``text``
 
     @property
     def name(self) -> str:
         """What tells this clip from every other in a message."""
-        return f"{self.audio_path}@{self.offset:g}s" if self.offset else str(self.audio_path)
+        slice_of_shard = f"[{self.start_byte}:{self.start_byte + self.byte_count}]" if self.byte_count else ""
+        return f"{self.audio_path}{slice_of_shard}" + (f"@{self.offset:g}s" if self.offset else "")
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        """(start_byte, byte_count) for ``read_audio``; None where the sound file is all of ``audio_path``."""
+        return (self.start_byte, self.byte_count) if self.byte_count else None
+
+
+def clip_key(clip: Utterance) -> str:
+    """What earlier work on a clip is found by: path, size, time of change and cut; another key for a changed file."""
+    try:
+        status = os.stat(clip.audio_path)
+        state = f"{status.st_size} {status.st_mtime_ns}"
+    except (OSError, ValueError):
+        state = "missing"
+    cut = f"{clip.offset:g} {clip.duration or 0:g} {clip.start_byte} {clip.byte_count}"
+    return f"{os.path.abspath(clip.audio_path)} {state} {cut}"
 
 
 def read_manifest(path: str | Path, skipped: list[str] | None = None) -> list[Utterance]:
@@ -52,34 +77,56 @@ def read_manifest(path: str | Path, skipped: list[str] | None = None) -> list[Ut
 
     Raises:
         FileNotFoundError: where there is no such file.
-        ValueError: for a broken line (names file and line and says what to do), a JSON array, or no utterance at all.
+        ValueError: for a broken line (names file and line and says what to do), for a JSON array that is broken or
+            larger than 256 MiB, or where there is no utterance at all.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"there is no manifest {path}; it is a text file of lines such as {EXAMPLE}")
     utterances: list[Utterance] = []
-    for number, line in numbered_lines(path, skipped):
-        if not line.strip():
-            continue
-        if not utterances and line.lstrip().startswith("["):
-            convert = f"{CONVERT} {path.name} > {path.stem}.lines.jsonl"
-            raise ValueError(f"{path}:{number}: a JSON array; a manifest has one object a line. Convert it: {convert}")
+    for origin, entry in _array(path) if _is_array(path) else _lines(path, skipped):
         try:
-            utterances.append(_parse(line, path.parent, f"{path}:{number}"))
+            utterances.append(_utterance(entry, path.parent, origin))
         except ValueError as error:
-            complain(f"{path}:{number}: {error}", skipped)
+            complain(f"{origin}: {error}", skipped)
     if not utterances:
         reason = f"; the first problem: {skipped[0]}" if skipped else ""
         raise ValueError(f"{path} holds no utterance{reason}; it needs lines such as {EXAMPLE}")
     return utterances
 
 
-def _parse(line: str, folder: Path, origin: str) -> Utterance:
-    """One line; raises ``ValueError`` without file and line, which the caller adds."""
+def _lines(path: Path, skipped: list[str] | None) -> Iterator[tuple[str, object]]:
+    """``file:line`` and what stands there, of each line of JSON."""
+    for number, line in numbered_lines(path, skipped):
+        if not line.strip():
+            continue
+        try:
+            yield f"{path}:{number}", json.loads(line)
+        except (ValueError, RecursionError) as error:
+            problem = f"not JSON ({error}); write one object on a line, such as {EXAMPLE}"
+            complain(f"{path}:{number}: {problem}", skipped)
+
+
+def _is_array(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(1000).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+
+
+def _array(path: Path) -> Iterator[tuple[str, object]]:
+    """``file: entry n`` and the entry, of a JSON array, with a warning that it should not be one."""
+    convert = f"Convert it: {CONVERT} {path.name} > {path.stem}.lines.jsonl"
+    if path.stat().st_size > LARGEST_ARRAY:
+        raise ValueError(f"{path} is a JSON array of more than {LARGEST_ARRAY >> 20} MiB. {convert}")
     try:
-        entry = json.loads(line)
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"not JSON ({error}); write one object on a line, such as {EXAMPLE}") from error
+        raise ValueError(f"{path}: a broken JSON array ({error}); better write lines such as {EXAMPLE}") from error
+    logger.warning("%s is a JSON array and was read; other programs want one object a line. %s", path, convert)
+    return ((f"{path}: entry {number}", entry) for number, entry in enumerate(entries, 1))
+
+
+def _utterance(entry: object, folder: Path, origin: str) -> Utterance:
+    """One entry; raises ``ValueError`` without file and line, which the caller adds."""
     if not isinstance(entry, dict):
         raise ValueError(f"must be an object such as {EXAMPLE}, got {type(entry).__name__}")
     key = "audio_filename" if "audio_filepath" not in entry and "audio_filename" in entry else "audio_filepath"
@@ -87,6 +134,9 @@ def _parse(line: str, folder: Path, origin: str) -> Utterance:
     if not audio or "\0" in audio:
         raise ValueError(f"{key} must be the path of a sound file, got {reprlib.repr(audio)}")
     speaker = entry.get("speaker")
+    start_byte, byte_count = _bytes(entry, "start_byte"), _bytes(entry, "byte_count")
+    if start_byte and not byte_count:
+        raise ValueError('"start_byte" without "byte_count"; give both (a slice of a tar shard) or neither')
     return Utterance(
         audio_path=_resolve(audio, folder),
         text=_text(entry, "text"),
@@ -94,6 +144,9 @@ def _parse(line: str, folder: Path, origin: str) -> Utterance:
         offset=_seconds(entry, "offset") or 0.0,
         origin=origin,
         speaker="" if speaker is None else str(speaker),
+        start_byte=start_byte,
+        byte_count=byte_count,
+        raw_text=_text(entry, "raw_text") if isinstance(entry.get("raw_text"), str) else "",
     )
 
 
@@ -117,6 +170,15 @@ def _seconds(entry: dict, key: str) -> float | None:
     if not 0 <= value < 1e9:  # also refuses NaN, infinity and integers that no float holds
         raise ValueError(f'"{key}" must be a number of seconds from 0 on, got {reprlib.repr(value)}')
     return float(value)
+
+
+def _bytes(entry: dict, key: str) -> int:
+    value = entry.get(key)
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError(f'"{key}" must be a whole number of bytes from 0 on, got {reprlib.repr(value)}')
+    return value
 
 
 def _resolve(audio: str, folder: Path) -> Path:
@@ -155,10 +217,14 @@ def _line(utterance: Utterance, folder: str) -> str:
     if utterance.duration is not None:
         entry["duration"] = utterance.duration
     entry["text"] = utterance.text
+    if utterance.raw_text:
+        entry["raw_text"] = utterance.raw_text
     if utterance.offset:
         entry["offset"] = utterance.offset
     if utterance.speaker:
         entry["speaker"] = utterance.speaker
+    if utterance.byte_count:
+        entry |= {"start_byte": utterance.start_byte, "byte_count": utterance.byte_count}
     line = json.dumps(entry, ensure_ascii=False)
     try:
         line.encode("utf-8")

@@ -3,11 +3,11 @@
 Clips are sorted by duration and cut into buckets whose longest clip is at most 15 % longer than the shortest (more in a
 small corpus, so that a bucket holds at least two batches). All batches of a bucket have the same size,
 
-    size = floor(batch_seconds / (longest clip of the bucket * longest_speed_factor)), between 1 and max_batch
+    size = floor(batch_seconds / padded seconds of the bucket's longest clip at its slowest), between 1 and max_batch
 
 but the last, which takes what remains; the size is then lowered as far as the number of batches stays the same, so
 that 27 clips at 26 a batch become 14 and 13 and not 26 and 1. Few sizes times few lengths means few shapes, and a CPU
-compiles for each shape.
+compiles for each shape. The first batches of the first epoch are the largest: if memory is too small, it shows at once.
 
 The surprise: the order of an epoch is a function of (seed, epoch) alone. Nothing is drawn while iterating, so a run
 that stops in the middle of an epoch continues with ``set_epoch(e)``, ``start_at(batch)``, at once and bit for bit.
@@ -19,26 +19,34 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import Sampler
 
+from data.collate import rounded_length
 from data.hashing import stable_hash
 
 SIMILAR = 1.15  # longest over shortest clip of a bucket
 FULL_BATCHES = 2  # that a bucket holds at least; wins over SIMILAR
+WINDOW = 8  # shards that are read at the same time
+SPARE = 2  # samples that rounding may add to a clip when it is resampled and its speed is changed
+
+Bucket = tuple[list[int], int]  # clips, and how many of them make a batch
 
 
 class BucketSampler(Sampler[list[int]]):
     """A batch sampler: yields lists of indices into ``durations``.
 
-    With several processes every one gets the same number of batches: the list of all batches is dealt out in turns, and
-    where it does not come out even the first batches of the epoch are dealt once more (at most ``world_size - 1``).
-    Nothing is left out, and in a single process nothing comes twice.
+    With several processes every one gets the same number of batches and no clip comes twice: the batches are dealt out
+    in turns, and where they do not come out even the largest are halved until they do. (Only where there are not even
+    enough clips for that, fewer than a batch for each process, do the first batches come once more.)
 
     Args:
         durations: seconds of each clip.
-        batch_seconds: seconds of audio in a batch, padding counted. ``data.collate`` may add 1/16 to round a length up.
+        batch_seconds: seconds of audio in a batch, padding counted, that no batch exceeds but one of a single clip.
         max_batch: clips in a batch at most.
         seed: of the order; ``shuffle=False`` goes from short to long and ignores it.
         rank, world_size: which of how many processes this is.
-        longest_speed_factor: how much longer speed perturbation may make a clip, 1 / slowest speed.
+        longest_speed_factor: how much longer augmentation may make a clip, 1 / slowest speed.
+        sample_rate: of the signals, Hz; lengths are rounded up in samples (``data.collate``).
+        groups: the number of the shard that each clip lies in. Then batches are made of clips from a few neighbouring
+            shards, and one such window of shards after the other is read, in an order that changes with the epoch.
     """
 
     def __init__(
@@ -51,6 +59,8 @@ class BucketSampler(Sampler[list[int]]):
         rank: int = 0,
         world_size: int = 1,
         longest_speed_factor: float = 1.0,
+        sample_rate: int = 16000,
+        groups: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if not durations:
@@ -62,11 +72,14 @@ class BucketSampler(Sampler[list[int]]):
             raise ValueError("batches need batch_seconds > 0, max_batch >= 1 and longest_speed_factor > 0")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must lie in [0, {world_size}), got {rank}")
+        if groups is not None and len(groups) != len(durations):
+            raise ValueError(f"{len(durations)} clips but {len(groups)} groups; give one for each")
         self.seed, self.shuffle, self.rank, self.world_size = seed, shuffle, rank, world_size
         self.epoch = 0
         self.start = 0
-        seconds = [duration * longest_speed_factor for duration in durations]
-        self.buckets = make_buckets(seconds, batch_seconds, max_batch)
+        self.seconds = [padded_seconds(duration * longest_speed_factor, sample_rate) for duration in durations]
+        members = windows(groups) if groups is not None and shuffle else [list(range(len(durations)))]
+        self.windows = [make_buckets(self.seconds, batch_seconds, max_batch, clips) for clips in members]
 
     def set_epoch(self, epoch: int) -> None:
         """The next iteration runs epoch ``epoch`` from its first batch."""
@@ -81,7 +94,8 @@ class BucketSampler(Sampler[list[int]]):
 
     def __len__(self) -> int:
         """Batches of a whole epoch of this process, whatever ``start_at`` says."""
-        return math.ceil(sum(math.ceil(len(clips) / size) for clips, size in self.buckets) / self.world_size)
+        batches = sum(math.ceil(len(clips) / size) for buckets in self.windows for clips, size in buckets)
+        return math.ceil(batches / self.world_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         batches = self._all_batches()
@@ -91,8 +105,19 @@ class BucketSampler(Sampler[list[int]]):
     def _all_batches(self) -> list[list[int]]:
         """The epoch's batches of all processes, in order."""
         generator = torch.Generator().manual_seed(stable_hash("batches", self.seed, self.epoch))
+        epoch = [self._of_window(buckets, generator) for buckets in self.windows]
+        if len(epoch) > 1:
+            epoch = [epoch[index] for index in torch.randperm(len(epoch), generator=generator).tolist()]
+        batches = even([batch for window in epoch for batch in window], self.world_size)
+        if self.shuffle and self.epoch == 0:
+            largest = sorted(range(len(batches)), key=lambda index: -self._padded(batches[index]))[: self.world_size]
+            batches = [batches[i] for i in largest] + [batch for i, batch in enumerate(batches) if i not in largest]
+        return batches
+
+    def _of_window(self, buckets: list[Bucket], generator: torch.Generator) -> list[list[int]]:
+        """The batches of some buckets, shuffled within the buckets and among each other."""
         batches = []
-        for clips, size in self.buckets:
+        for clips, size in buckets:
             order = torch.randperm(len(clips), generator=generator).tolist() if self.shuffle else range(len(clips))
             chosen = [clips[index] for index in order]
             batches += [chosen[start : start + size] for start in range(0, len(chosen), size)]
@@ -100,16 +125,47 @@ class BucketSampler(Sampler[list[int]]):
             return batches
         return [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
 
+    def _padded(self, batch: list[int]) -> float:
+        """Seconds of a batch with its padding."""
+        return len(batch) * max(self.seconds[index] for index in batch)
 
-def make_buckets(seconds: Sequence[float], batch_seconds: float, max_batch: int) -> list[tuple[list[int], int]]:
-    """Indices of similar length and the batch size of each such bucket, from short to long."""
+
+def padded_seconds(duration: float, sample_rate: int) -> float:
+    """What a clip of this duration takes in a batch of its own, rounded up as ``data.collate`` does."""
+    return rounded_length(math.ceil(duration * sample_rate) + SPARE) / sample_rate
+
+
+def even(batches: list[list[int]], world_size: int) -> list[list[int]]:
+    """Halves the largest batches until their number is a multiple of ``world_size``, if there are clips enough."""
+    batches = list(batches)
+    while len(batches) % world_size and max(map(len, batches)) > 1:
+        place = max(range(len(batches)), key=lambda index: len(batches[index]))
+        middle = len(batches[place]) // 2
+        batches[place : place + 1] = [batches[place][:middle], batches[place][middle:]]
+    return batches
+
+
+def windows(groups: Sequence[int]) -> list[list[int]]:
+    """The clips of each ``WINDOW`` neighbouring shards, by index."""
+    order = {group: place for place, group in enumerate(sorted(set(groups)))}
+    members: dict[int, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(order[group] // WINDOW, []).append(index)
+    return [members[window] for window in sorted(members)]
+
+
+def make_buckets(
+    seconds: Sequence[float], batch_seconds: float, max_batch: int, members: Sequence[int] | None = None
+) -> list[Bucket]:
+    """Indices of similar length and the batch size of each such bucket, from short to long; of all, or of some."""
 
     def size(longest: float) -> int:
         return max(1, min(max_batch, math.floor(batch_seconds / longest)))
 
-    buckets: list[tuple[list[int], int]] = []
+    members = range(len(seconds)) if members is None else members
+    buckets: list[Bucket] = []
     clips: list[int] = []
-    for index in sorted(range(len(seconds)), key=lambda index: (seconds[index], index)):
+    for index in sorted(members, key=lambda index: (seconds[index], index)):
         if clips:
             longest = seconds[clips[-1]]
             if seconds[index] > SIMILAR * seconds[clips[0]] and len(clips) >= FULL_BATCHES * size(longest):

@@ -1,4 +1,4 @@
-"""Any corpus -> ``Splits``: a manifest, a folder of manifests, Common Voice, an archive of it, or a folder of clips.
+"""Any corpus -> ``Splits``: the readers are asked one after the other whether they know what lies there.
 
     splits = open_source("cv-corpus/es")                # train, dev, test; dev and test held out where there are none
     clips, problems = fill_durations(splits.train)      # reads the headers of clips whose length nobody wrote down
@@ -15,21 +15,34 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data.archive import SUFFIXES, extract_archive
-from data.common_voice import is_common_voice, read_common_voice
-from data.folder import read_folder
-from data.lines import shown
-from data.manifest import Utterance, read_manifest
+from data.archive import SUFFIXES as ARCHIVES
+from data.archive import extract_archive
+from data.common_voice import CommonVoice
+from data.corpus import PARTS, Corpus
+from data.folder import FolderOfClips
+from data.kaldi import KaldiDirectory
+from data.librispeech import LibriSpeech
+from data.ljspeech import LJSpeech
+from data.manifest import Utterance
+from data.multilingual_librispeech import MultilingualLibriSpeech
+from data.nemo_manifests import NemoManifests
+from data.shards import Shards, is_shard
 from data.splits import Splits, with_held_out
+from data.table import Table
 from quartznet.audio import audio_duration
 
-MANIFESTS = (".json", ".jsonl")
-PARTS = ("train", "dev", "test")
-LOOKED_FOR = (
-    "a manifest (.jsonl), a folder with train.jsonl, a Common Voice folder (validated.tsv or train.tsv beside clips/), "
-    "its .tar.gz, or a folder of wav/flac/mp3/ogg/opus with transcripts (a.txt beside a.wav, metadata.csv, "
-    "transcripts.tsv or *.trans.txt)"
+READERS: tuple[Corpus, ...] = (
+    NemoManifests(),
+    Shards(),
+    CommonVoice(),
+    MultilingualLibriSpeech(),
+    KaldiDirectory(),
+    Table(),
+    LibriSpeech(),
+    LJSpeech(),
+    FolderOfClips(),
 )
+LOOKED_FOR = "; ".join([*(reader.looks_for for reader in READERS), "or a .tar.gz of one of these"])
 
 
 def open_source(path: str | Path) -> Splits:
@@ -39,7 +52,7 @@ def open_source(path: str | Path) -> Splits:
         FileNotFoundError: where nothing is at ``path``.
         ValueError: where what is there is no corpus, several corpora, or broken; the message says what is looked for.
     """
-    return with_held_out(_read(Path(path).expanduser()))
+    return with_held_out(read_corpus(Path(path).expanduser()))
 
 
 def read_source(path: str | Path, split: str | None = None) -> tuple[list[Utterance], list[str], str]:
@@ -48,7 +61,7 @@ def read_source(path: str | Path, split: str | None = None) -> tuple[list[Uttera
     Args:
         path: as for ``open_source``.
         split: ``train``, ``dev``, ``test`` as ``open_source`` has them; ``all`` for every clip; None for every clip of
-            a single manifest, else test, or dev where there is no test.
+            a single manifest, table or shard, else test, or dev where there is no test.
 
     Raises:
         FileNotFoundError, ValueError: as ``open_source``; also for an unknown or an empty split.
@@ -56,8 +69,9 @@ def read_source(path: str | Path, split: str | None = None) -> tuple[list[Uttera
     if split not in (None, "all", *PARTS):
         raise ValueError(f"split must be train, dev, test or all, got {split!r}")
     path = Path(path).expanduser()
-    if split == "all" or (split is None and path.is_file() and path.suffix in MANIFESTS):
-        found = _read(path)
+    single = path.is_file() and (is_shard(path) or not path.name.lower().endswith(ARCHIVES))
+    if split == "all" or (split is None and single):
+        found = read_corpus(path)
         return [*found.train, *found.dev, *found.test], found.skipped, found.description
     splits = open_source(path)
     parts = {"train": splits.train, "dev": splits.dev, "test": splits.test}
@@ -67,37 +81,43 @@ def read_source(path: str | Path, split: str | None = None) -> tuple[list[Uttera
     return parts[name], splits.skipped, f"{splits.description}; read: {name}"
 
 
-def _read(path: Path) -> Splits:
-    """What lies at ``path`` as it is, nothing held out; a single manifest or an unsplit folder is all train."""
+def read_corpus(path: Path) -> Splits:
+    """What lies at ``path`` as it is, nothing held out; a single manifest or shard or an unsplit folder is all train.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``open_source``.
+    """
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}; looked for {LOOKED_FOR}")
-    if path.is_dir():
-        found = _read_folder(path)
-    elif path.name.lower().endswith(SUFFIXES):
-        found = _read_folder(extract_archive(path))
-    elif path.suffix.lower() in MANIFESTS:
-        found = _read_manifests({"train": path}, f"manifest {path}")
-    else:
-        raise ValueError(f"{path} is not a corpus; looked for {LOOKED_FOR}")
+    if path.is_file() and path.name.lower().endswith(ARCHIVES) and not is_shard(path):
+        path = extract_archive(path)
+    reader, place = _recognised(path)
+    found = reader.read(place)
     if not (found.train or found.dev or found.test):
         first = f"; the first of {len(found.skipped)} problems: {found.skipped[0]}" if found.skipped else ""
         raise ValueError(f"{found.description}: nothing to use{first}")
     return found
 
 
-def _read_folder(path: Path) -> Splits:
-    for level in _levels(path):
-        corpora = [folder for folder in level if is_common_voice(folder) or _manifests_in(folder)]
-        if len(corpora) > 1:
-            raise ValueError(f"{path} holds several corpora: {', '.join(map(str, corpora))}; give one of them")
-        if corpora and is_common_voice(corpora[0]):
-            return read_common_voice(corpora[0])
-        if corpora:
-            return _read_manifests(_manifests_in(corpora[0]), f"manifests in {corpora[0]}")
-    found = read_folder(path)
-    if found is None:
-        raise ValueError(f"nothing to train on in {path}; looked for {LOOKED_FOR}")
-    return found
+def _recognised(path: Path) -> tuple[Corpus, Path]:
+    """The reader for what lies at ``path`` or, where ``path`` is a folder, in a folder up to two levels below it."""
+    for level in _levels(path) if path.is_dir() else [[path]]:
+        found = [(reader, place) for place in level if (reader := _first_reader(place, whole_tree=False))]
+        if len(found) > 1:
+            corpora = ", ".join(str(place) for _, place in found[:9])
+            raise ValueError(f"{path} holds several corpora: {corpora}; give one of them")
+        if found:
+            return found[0]
+    reader = _first_reader(path, whole_tree=True)
+    if reader is None:
+        what = f"nothing to train on in {path}" if path.is_dir() else f"{path} is not a corpus"
+        raise ValueError(f"{what}; looked for {LOOKED_FOR}")
+    return reader, path
+
+
+def _first_reader(place: Path, whole_tree: bool) -> Corpus | None:
+    asked = (reader for reader in READERS if reader.whole_tree == whole_tree)
+    return next((reader for reader in asked if reader.recognises(place)), None)
 
 
 def _levels(path: Path) -> Iterator[list[Path]]:
@@ -111,39 +131,6 @@ def _levels(path: Path) -> Iterator[list[Path]]:
             for entry in os.scandir(folder)
             if entry.is_dir() and not entry.name.startswith(".") and ".partial-" not in entry.name
         )
-
-
-def _manifests_in(folder: Path) -> dict[str, Path]:
-    paths = {
-        name: folder / f"{name}{suffix}"
-        for name in PARTS
-        for suffix in MANIFESTS
-        if (folder / f"{name}{suffix}").is_file()
-    }
-    return paths
-
-
-def _is_file(path: Path) -> bool:
-    """``path.is_file()``; False too for a path that is too long or that leads through a closed folder."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
-
-
-def _read_manifests(paths: dict[str, Path], description: str) -> Splits:
-    """Manifests as they are; a broken line is an error, a line whose sound file is missing a message."""
-    skipped: list[str] = []
-    parts: dict[str, list[Utterance]] = {name: [] for name in PARTS}
-    for name, path in paths.items():
-        for clip in read_manifest(path):
-            if _is_file(clip.audio_path):
-                parts[name].append(clip)
-            else:
-                absent = shown(str(clip.audio_path), 500)
-                skipped.append(f"{clip.origin}: there is no sound file {absent}; paths start at the manifest")
-    counts = ", ".join(f"{len(part)} {name}" for name, part in parts.items() if part)
-    return Splits(parts["train"], parts["dev"], parts["test"], skipped, f"{description}: {counts or 'no clip'}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -177,7 +164,7 @@ def _measure(clip: Utterance) -> Utterance | str:
     """The clip with its duration, or what is wrong with it."""
     where = clip.origin or clip.name
     try:
-        seconds = audio_duration(clip.audio_path) - clip.offset
+        seconds = audio_duration(clip.audio_path, clip.span) - clip.offset
     except (OSError, ValueError, RuntimeError) as error:
         return f"{where}: {clip.audio_path} cannot be read: {error}"
     if seconds <= 0:

@@ -30,6 +30,9 @@ class Splits:
     test: list[Utterance]
     skipped: list[str] = field(default_factory=list)  # one message for each clip that was left out
     description: str = ""  # one line for the terminal: what was found and how it was split
+    extra: list[Utterance] = field(default_factory=list)  # Common Voice: validated, in none of the three official parts
+    other: list[Utterance] = field(default_factory=list)  # Common Voice: too few votes yet
+    invalidated: list[Utterance] = field(default_factory=list)  # Common Voice: voted down
 
 
 def sentence_key(text: str) -> str:
@@ -38,8 +41,11 @@ def sentence_key(text: str) -> str:
     return "".join(character for character in folded if unicodedata.category(character)[0] in "LMN") or text
 
 
-def with_held_out(splits: Splits) -> Splits:
-    """``splits`` with a dev part (and a test part where there is none either) taken from train; else unchanged."""
+def with_held_out(splits: Splits, share: float = SHARE) -> Splits:
+    """``splits`` with a dev part (and a test part where there is none either) taken from train; else unchanged.
+
+    ``share`` is that of each held-out part among all clips.
+    """
     if splits.dev or not splits.train:
         return splits
     names = ("dev",) if splits.test else ("test", "dev")
@@ -47,12 +53,13 @@ def with_held_out(splits: Splits) -> Splits:
     if different < 3:
         few = f"; only {different} different clips to train on: nothing was held out"
         return replace(splits, description=splits.description + few)
-    parts, lost, how = _divide(splits.train, names)
+    parts, lost, how = _divide(splits.train, names, share)
     kept = {
         name: [clip for clip, part in zip(splits.train, parts, strict=True) if part == name] for name in (*names, "")
     }
     counts = " and ".join(f"{name} ({len(kept[name])} clips)" for name in reversed(names))
-    return Splits(
+    return replace(
+        splits,
         train=kept[""],
         dev=kept["dev"],
         test=kept.get("test", splits.test),
@@ -61,22 +68,24 @@ def with_held_out(splits: Splits) -> Splits:
     )
 
 
-def _divide(clips: Sequence[Utterance], names: tuple[str, ...]) -> tuple[list[str | None], list[str], str]:
+def _divide(
+    clips: Sequence[Utterance], names: tuple[str, ...], share: float
+) -> tuple[list[str | None], list[str], str]:
     """For each clip the part it goes to ("": train, None: left out), the messages of those left out, and how."""
     sentences = [sentence_key(clip.text) for clip in clips]
     if all(clip.speaker for clip in clips) and len({clip.speaker for clip in clips}) >= FEWEST_SPEAKERS:
-        parts = _hold_out([clip.speaker for clip in clips], names)
+        parts = _hold_out([clip.speaker for clip in clips], names, share)
         leaks = set(_repeats(sentences, parts))
         remaining = [None if index in leaks else part for index, part in enumerate(parts)]
         if len(leaks) <= LARGEST_LOSS * len(clips) and {*names, ""} <= set(remaining):
             return remaining, [_leak_message(clips[index]) for index in sorted(leaks)], "by speaker"
     if len(set(sentences)) >= 3:
-        return list(_hold_out(sentences, names)), [], "by sentence"
-    parts = _hold_out([clip.name for clip in clips], names)
+        return list(_hold_out(sentences, names, share)), [], "by sentence"
+    parts = _hold_out([clip.name for clip in clips], names, share)
     return list(parts), [], "clip by clip: fewer than 3 different sentences, so they lie on both sides"
 
 
-def _hold_out(keys: Sequence[str], names: tuple[str, ...]) -> list[str]:
+def _hold_out(keys: Sequence[str], names: tuple[str, ...], share: float) -> list[str]:
     """The part of each clip; clips with the same key stay together, and every part, train too, gets a group or more.
 
     There must be more keys than names.
@@ -87,7 +96,7 @@ def _hold_out(keys: Sequence[str], names: tuple[str, ...]) -> list[str]:
     order = sorted(groups, key=lambda key: (stable_hash(key), key))
     part_of: dict[str, str] = {}
     for taken, name in enumerate(names, 1):
-        room = max(1, round(SHARE * len(keys)))
+        room = max(1, round(share * len(keys)))
         free = [key for key in order if key not in part_of]
         spare = len(free) - 1 - (len(names) - taken + 1)  # groups that neither this part nor those after it need
         part_of[min(free, key=lambda key: groups[key])] = name  # the first of the smallest: the part is never empty
@@ -111,3 +120,52 @@ def _repeats(sentences: Sequence[str], parts: Sequence[str]) -> list[int]:
 
 def _leak_message(clip: Utterance) -> str:
     return f"{clip.origin or clip.name}: its sentence was held out for dev or test: {clip.text!r}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# More training clips than the official part has
+
+
+def smart(splits: Splits) -> Splits:
+    """Official dev and test, and all else that shares neither a speaker nor a sentence with them to train on.
+
+    Common Voice's own train part has one recording of each sentence, often a third of what was validated; the rest is
+    in ``extra``. A clip of train or extra that does share one is left out with a message.
+
+    Raises:
+        ValueError: where there is neither dev nor test; ``with_held_out`` makes them.
+    """
+    held_out = [*splits.dev, *splits.test]
+    if not held_out:
+        raise ValueError(f"{splits.description}: no official dev or test part to keep; hold some out (--split ratio)")
+    speakers = {clip.speaker for clip in held_out if clip.speaker}
+    sentences = {sentence_key(clip.text) for clip in held_out}
+    train, lost = [], []
+    for clip in (*splits.train, *splits.extra):
+        if clip.speaker in speakers:
+            lost.append(f"{clip.origin or clip.name}: its speaker is in dev or test")
+        elif sentence_key(clip.text) in sentences:
+            lost.append(_leak_message(clip))
+        else:
+            train.append(clip)
+    gained = f"{len(train)} of {len(splits.train)} + {len(splits.extra)} clips to train on"
+    return replace(
+        splits, train=train, extra=[], skipped=splits.skipped + lost, description=f"{splits.description}; {gained}"
+    )
+
+
+def joined(splits: Splits) -> Splits:
+    """Every clip in train, for whoever wants other parts than the official ones."""
+    everything = [*splits.train, *splits.dev, *splits.test, *splits.extra]
+    return replace(splits, train=everything, dev=[], test=[], extra=[])
+
+
+def overlaps(splits: Splits) -> dict[str, int]:
+    """How many speakers and sentences each pair of parts shares: ``{"train-dev speakers": 0, ...}``."""
+    parts = {"train": splits.train, "dev": splits.dev, "test": splits.test}
+    counts = {}
+    for left, right in (("train", "dev"), ("train", "test"), ("dev", "test")):
+        for name, key in (("speakers", lambda clip: clip.speaker), ("sentences", lambda clip: sentence_key(clip.text))):
+            shared = {key(clip) for clip in parts[left]} & {key(clip) for clip in parts[right]}
+            counts[f"{left}-{right} {name}"] = len(shared - {""})
+    return counts

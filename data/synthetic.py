@@ -31,6 +31,7 @@ from data.manifest import Utterance, write_manifest
 from data.phrases import PHRASEBOOKS, phrases
 from data.source import open_source
 from data.splits import Splits
+from quartznet.commandline import messages_on_screen
 
 logger = logging.getLogger(__name__)
 
@@ -158,12 +159,13 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=HELD_OUT, help=f"clips of dev and of test ({HELD_OUT})")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     folder = options.out or default_folder(options.lang)
     try:
-        print(make_corpus(options.lang, folder, options.clips, options.held_out, options.seed))
+        with messages_on_screen():
+            made = make_corpus(options.lang, folder, options.clips, options.held_out, options.seed)
     except (ValueError, FileNotFoundError) as error:
         raise SystemExit(str(error)) from error
+    print(made)
 
 
 if __name__ == "__main__":

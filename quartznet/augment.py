@@ -1,4 +1,4 @@
-"""Holes in the spectrogram and changed speed: training data that differs in every epoch.
+"""Holes in the spectrogram: training data that differs in every epoch. For the waveform see ``quartznet.waveform``.
 
 SpecCutout (arXiv:1708.04552 on spectrograms) cuts rectangles, SpecAugment (arXiv:1904.08779) whole bands of frames or
 of mel bands. Both fill with 0, which after normalisation is the mean of each mel band.
@@ -13,7 +13,6 @@ surprise: NeMo 0.x exchanged the two widths of SpecCutout, so its recipe "120 fr
 ``swapped`` repeats that. Here an utterance shorter than the widest rectangle is fine (NeMo 1.x raises an error).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,12 +65,16 @@ class SpecAugment:
 
     With U uniform in [0, 1): width = floor(U W), start = floor(U (size - width)). Over time ``size`` is the utterance's
     own length and W = time_width * size; over frequency ``size`` is the number of mel bands and W = freq_width.
+
+    Adaptive (arXiv:1912.05533): with ``masks_per_frame`` p above 0 an utterance of n frames gets min(time_masks,
+    floor(p n)) masks over time, so that a short one keeps its words. As many numbers are drawn either way.
     """
 
     time_masks: int
     time_width: float  # share of the utterance
     freq_masks: int
     freq_width: int  # mel bands
+    masks_per_frame: float = 0.0  # 0: every utterance gets all time_masks
 
     def __call__(self, features: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
         """features (batch, mels, frames), lengths (batch,) -> a copy of the same shape. ``generator`` is a CPU one."""
@@ -81,6 +84,9 @@ class SpecAugment:
 
         own_length = lengths.to(features.device).unsqueeze(1)  # (batch, 1)
         width = (uniform_time[0] * (self.time_width * own_length)).floor()
+        if self.masks_per_frame > 0:
+            number = torch.arange(self.time_masks, device=features.device)
+            width = width * (number < (self.masks_per_frame * own_length).floor())
         times = in_spans((uniform_time[1] * (own_length - width)).floor(), width, frames).any(dim=1)
 
         width = (uniform_freq[0] * min(self.freq_width, mels)).floor()
@@ -102,13 +108,12 @@ def augment_features(
         cutout = SpecCutout(settings.cutout_masks, settings.cutout_time, settings.cutout_freq, settings.cutout_swapped)
         features = cutout(features, lengths, generator)
     if settings.time_masks > 0 or settings.freq_masks > 0:
-        bands = SpecAugment(settings.time_masks, settings.time_width, settings.freq_masks, settings.freq_width)
+        bands = SpecAugment(
+            settings.time_masks,
+            settings.time_width,
+            settings.freq_masks,
+            settings.freq_width,
+            settings.masks_per_frame,
+        )
         features = bands(features, lengths, generator)
     return features
-
-
-def choose_speed(speeds: Sequence[float], generator: torch.Generator) -> float:
-    """One of ``speeds``, each equally likely; 1.0 if there are none. Above 1 is faster and shorter."""
-    if not speeds:
-        return 1.0
-    return speeds[int(torch.randint(len(speeds), (1,), generator=generator))]

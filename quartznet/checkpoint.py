@@ -19,8 +19,9 @@ import numpy
 import torch
 from torch import nn
 
-from quartznet.config import ModelConfig, from_dict
+from quartznet.config import ModelConfig
 from quartznet.model import QuartzNet
+from quartznet.settings import from_dict
 
 FORMAT = "quartznet-1"
 

@@ -14,7 +14,7 @@ import typing
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from quartznet.config import load_yaml, override
+from quartznet.settings import load_yaml, override
 
 Names = dict[str, str]
 

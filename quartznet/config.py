@@ -1,22 +1,16 @@
-"""Every setting of the recogniser: frozen dataclasses <-> YAML <-> ``--optim.lr 0.01``.
+"""Every setting of the recogniser, as frozen dataclasses; ``quartznet.settings`` turns them into YAML and back.
 
 A model is described by data, not by flags: a tuple of ``BlockConfig`` read from top to bottom. A checkpoint carries its
 ``ModelConfig`` and rebuilds itself from it. ``TrainSettings`` is everything a run needs besides the corpus; it is saved
 as YAML beside the checkpoints and ``python train.py --config that.yaml`` runs the same training again.
 
-Unknown keys, wrong types and impossible values are errors that name the full path (``optim.lr``). The surprise: PyYAML
-reads ``1e-3`` as a string, so every number is converted by the type of its field, never by what YAML thought it was.
+On the command line the setting ``lr`` of ``optim`` is ``--optim.lr 0.01``. The surprise: impossible values are refused
+here, by each dataclass itself, so that a file, a command line and a checkpoint of strangers all meet the same checks.
 """
 
-import dataclasses
-import math
-import reprlib
-import types
-import typing
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import yaml
+from quartznet.waveform import Codec, Gain, NarrowBand, Noise, Room, Shift, TimeStretch, WhiteNoise
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The network
@@ -211,15 +205,29 @@ class AugmentSettings:
     cutout_swapped: bool = False  # NeMo 0.x exchanged the two widths; True repeats that
     time_masks: int = 0  # SpecAugment
     time_width: float = 0.05  # share of the utterance
+    masks_per_frame: float = 0.0  # adaptive: an utterance gets this times its frames, at most time_masks; 0: always all
     freq_masks: int = 0
     freq_width: int = 10  # mel bands
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)  # one is drawn for each clip; () or 1.0 alone: none
+    time_stretch: TimeStretch = field(default_factory=TimeStretch)  # the eight below: quartznet/waveform.py
+    room: Room = field(default_factory=Room)
+    noise: Noise = field(default_factory=Noise)
+    white_noise: WhiteNoise = field(default_factory=WhiteNoise)
+    shift: Shift = field(default_factory=Shift)
+    gain: Gain = field(default_factory=Gain)
+    narrow_band: NarrowBand = field(default_factory=NarrowBand)
+    codec: Codec = field(default_factory=Codec)
 
     def __post_init__(self) -> None:
         if any(not 0.5 <= speed <= 2.0 for speed in self.speeds):
             raise ValueError(f"augment.speeds must lie between 0.5 and 2, got {self.speeds}")
         if min(self.cutout_masks, self.cutout_time, self.cutout_freq, self.time_masks, self.freq_masks) < 0:
             raise ValueError("augment: counts and widths cannot be negative")
+        if not 0.0 <= self.time_width <= 1.0 or not 0.0 <= self.masks_per_frame <= 1.0:
+            raise ValueError(
+                "augment: time_width and masks_per_frame are shares and must be in [0, 1], "
+                f"got {self.time_width} and {self.masks_per_frame}"
+            )
 
 
 @dataclass(frozen=True)
@@ -232,10 +240,21 @@ class DataSettings:
     min_duration: float = 0.1  # s; shorter clips are left out and counted
     max_duration: float = 16.7  # s; longer clips are left out and counted
     workers: int = 2  # loader processes; 0: load in the training process
+    max_failures: float = 0.01  # share of an epoch's clips that may fail to load; more stop the run
+    cache: str = "none"  # none | memory | disk: decoded clips as 16-bit samples for the epochs to come
+    cache_gigabytes: float = 4.0  # cap; of each process in memory
+    cache_folder: str = "corpora/cache"  # of the cache on disk
 
     def __post_init__(self) -> None:
         if self.batch_seconds <= 0 or self.max_batch < 1 or self.workers < 0:
             raise ValueError("data needs batch_seconds > 0, max_batch >= 1 and workers >= 0")
+        if self.cache not in ("none", "memory", "disk") or self.cache_gigabytes <= 0:
+            raise ValueError(
+                "data.cache must be none, memory or disk, with data.cache_gigabytes above 0, "
+                f"got {self.cache!r} and {self.cache_gigabytes:g}"
+            )
+        if not 0.0 <= self.max_failures <= 1.0:
+            raise ValueError(f"data.max_failures is a share and must be in [0, 1], got {self.max_failures}")
 
 
 @dataclass(frozen=True)
@@ -279,109 +298,3 @@ class TrainSettings:
             raise ValueError(f"evaluate_steps must be at least 1, got {self.evaluate_steps}")
         if self.epochs < 1 or (self.steps is not None and self.steps < 1):
             raise ValueError(f"epochs and steps must be at least 1, got epochs {self.epochs}, steps {self.steps}")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Dataclasses <-> dictionaries <-> YAML <-> command line
-
-
-def to_dict(settings: object) -> dict:
-    """A settings dataclass as plain dictionaries, lists, numbers and strings, ready for YAML or a checkpoint."""
-
-    def plain(value: object) -> object:
-        if dataclasses.is_dataclass(value):
-            return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
-        return [plain(item) for item in value] if isinstance(value, tuple | list) else value
-
-    return plain(settings)
-
-
-Settings = typing.TypeVar("Settings")
-
-
-def from_dict(kind: type[Settings], mapping: dict, path: str = "") -> Settings:
-    """Builds ``kind`` from nested dictionaries; messages show long values shortened.
-
-    Raises:
-        ValueError: for an unknown key, a wrong type or an impossible value; the message names the full path.
-    """
-    if not isinstance(mapping, dict):
-        raise ValueError(f"{path or kind.__name__} must be a table of settings, got {reprlib.repr(mapping)}")
-    hints = typing.get_type_hints(kind)
-    names = [item.name for item in dataclasses.fields(kind)]
-    unknown = [key for key in mapping if key not in names]
-    if unknown:
-        where = ", ".join(f"{path}{key}" for key in unknown)
-        raise ValueError(f"unknown setting {where}; {kind.__name__} has {', '.join(names)}")
-    values = {key: _convert(value, hints[key], f"{path}{key}") for key, value in mapping.items()}
-    try:
-        return kind(**values)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path.rstrip('.') or kind.__name__}: {error}") from error
-
-
-def _convert(value: object, hint: object, path: str) -> object:
-    """``value`` as the type ``hint``: what YAML and the command line hand over is text or nearly right."""
-    if typing.get_origin(hint) is types.UnionType:
-        options = [option for option in typing.get_args(hint) if option is not type(None)]
-        if value is None or value in ("none", "null"):
-            return None
-        return _convert(value, options[0], path)
-    if dataclasses.is_dataclass(hint):
-        return from_dict(hint, value, path + ".")
-    if typing.get_origin(hint) is tuple:
-        return _convert_tuple(value, typing.get_args(hint), path)
-    if hint is bool:
-        if isinstance(value, bool) or (isinstance(value, str) and value.lower() in ("true", "false")):
-            return str(value).lower() == "true"
-        raise ValueError(f"{path} must be true or false, got {reprlib.repr(value)}")
-    if hint in (int, float):
-        return _number(value, hint, path)
-    if not isinstance(value, str):
-        raise ValueError(f"{path} must be text, got {reprlib.repr(value)}")
-    return value
-
-
-def _convert_tuple(value: object, arguments: tuple, path: str) -> tuple:
-    if isinstance(value, str):
-        value = [part.strip() for part in value.split(",") if part.strip()]
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{path} must be a list, got {reprlib.repr(value)}")
-    if arguments[-1] is not Ellipsis and len(value) != len(arguments):
-        raise ValueError(f"{path} must have {len(arguments)} values, got {len(value)}: {reprlib.repr(value)}")
-    return tuple(_convert(item, arguments[0], f"{path}[{index}]") for index, item in enumerate(value))
-
-
-def _number(value: object, kind: type, path: str) -> int | float:
-    name = "a whole number" if kind is int else "a number"
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if isinstance(value, bool) or not math.isfinite(number) or (kind is int and number != int(number)):
-        raise ValueError(f"{path} must be {name}, got {reprlib.repr(value)}")
-    return kind(number)
-
-
-def save_yaml(settings: object, path: str | Path) -> None:
-    """Writes a settings dataclass as YAML, keys in the order of the fields."""
-    Path(path).write_text(yaml.safe_dump(to_dict(settings), sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-
-def load_yaml(path: str | Path) -> dict:
-    """Reads a YAML file of settings as a dictionary; raises ``ValueError`` that names the file and the line."""
-    try:
-        mapping = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(mapping, dict):
-        raise ValueError(f"{path} must hold 'key: value' lines, got {type(mapping).__name__}")
-    return mapping
-
-
-def override(mapping: dict, dotted: str, value: object) -> None:
-    """Sets ``mapping["optim"]["lr"]`` for ``dotted`` = ``optim.lr``, making the tables on the way."""
-    *tables, last = dotted.replace("-", "_").split(".")
-    for table in tables:
-        mapping = mapping.setdefault(table, {})
-    mapping[last] = value

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from quartznet.text import Alphabet
+from quartznet.alphabet import Alphabet
 
 
 def ctc_losses(

@@ -13,7 +13,7 @@ generator, or a run resumed in the middle of an epoch would draw one number more
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -24,13 +24,14 @@ from torch.utils.data import DataLoader
 
 from quartznet import distributed
 from quartznet.checkpoint import not_finite
-from quartznet.config import TrainSettings, save_yaml
+from quartznet.config import TrainSettings
 from quartznet.ema import WeightAverage
 from quartznet.interrupt import Interrupt
 from quartznet.optim import build_optimizer
 from quartznet.runlog import RunLog
 from quartznet.runstate import Training, TrainState, keep_best, resume, save_last
 from quartznet.schedules import learning_rate
+from quartznet.settings import save_yaml
 from quartznet.step import LossModule, StepReport, TrainBatch, choose_precision, train_step
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -180,14 +181,26 @@ def note_problem(training: Training, settings: TrainSettings, report: StepReport
     return state.bad_in_a_row >= settings.max_bad_steps
 
 
-def advance(state: TrainState, batches: int, epoch_batches: int, audio_seconds: float, seconds: float) -> None:
+def advance(state: TrainState, batches: int, epoch_batches: int, report: StepReport, seconds: float) -> None:
     """One step of ``batches`` further; after the last of the epoch stands the first of the next."""
+    if state.batch == 0:
+        state.epoch_clips = state.epoch_failed = 0
     state.step += 1
     state.batch += batches
+    state.epoch_clips += int(report.utterances + report.failed)
+    state.epoch_failed += int(report.failed)
     if state.batch >= epoch_batches:
         state.epoch, state.batch = state.epoch + 1, 0
     state.seconds = seconds
-    state.audio_seconds += audio_seconds
+    state.audio_seconds += report.audio_seconds
+
+
+def too_many_failures(state: TrainState, limit: float) -> bool:
+    """Whether more than ``limit`` of this epoch's clips could not be loaded: something is wrong with the whole corpus.
+
+    One bad clip must not stop a small corpus: in the middle of an epoch 10 must have failed, at its end 3.
+    """
+    return state.epoch_failed >= (3 if state.batch == 0 else 10) and state.epoch_failed > limit * state.epoch_clips
 
 
 def give_up(report: StepReport, settings: TrainSettings, last: Path, saved_step: int) -> ValueError:
@@ -199,6 +212,16 @@ def give_up(report: StepReport, settings: TrainSettings, last: Path, saved_step:
         f"{steps}; try a lower rate (--optim.lr {settings.optim.lr / 2:g}), --precision fp32 or --optim.grad_clip 1, "
         f"and look at the clips named above; the same command continues from {last} of step {saved_step}, and if that "
         "changes nothing its weights are past help: delete it to start again"
+    )
+
+
+def clips_fail(state: TrainState, settings: TrainSettings, out: Path) -> ValueError:
+    """The error after too many clips that could not be loaded."""
+    return ValueError(
+        f"{state.epoch_failed} of {state.epoch_clips} clips of this epoch could not be loaded, more than the "
+        f"{settings.data.max_failures:.1%} of data.max_failures; {out / 'skipped.txt'} names them. Mend them, or leave "
+        f"out all at once with python -m data.prepare, or raise --data.max_failures; the same command continues from "
+        f"{out / 'last.pt'}"
     )
 
 
@@ -247,6 +270,26 @@ def save_and_evaluate(
             save_last(training, settings, task.identity, out)
 
 
+@contextmanager
+def loaders_may_die(save: Callable[[], None], state: TrainState, last: Path) -> Iterator[None]:
+    """A loader process that is killed, usually because memory is full, becomes an error that says so, after ``save``.
+
+    Raises:
+        ValueError: in place of the loader's own RuntimeError; any other passes through.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        save()
+        kept = "nothing was saved yet" if state.saved_step is None else f"{last} holds step {state.saved_step}"
+        raise ValueError(
+            f"a loader process was killed ({str(error).splitlines()[0]}). Usually the memory is full: lower "
+            f"--data.workers, --data.batch_seconds or --data.cache_gigabytes. {kept}; the same command continues"
+        ) from error
+
+
 def fit(
     model: nn.Module, loader: DataLoader, settings: TrainSettings, task: Task, out: Path
 ) -> tuple[TrainState, int | None]:
@@ -259,7 +302,8 @@ def fit(
         the final state, and the signal to some process that ended the run early, or None.
 
     Raises:
-        ValueError: nothing to train on, a ``last.pt`` of another network, too many bad steps in a row, or divergence.
+        ValueError: nothing to train on, a ``last.pt`` of another network, too many bad steps in a row, divergence, or a
+            loader process that was killed.
     """
     training = start(model, loader, settings, task, out)
     state = training.state
@@ -269,14 +313,19 @@ def fit(
     log = RunLog(out, state.step, total_steps, state.evaluation_due)
     began, saved = time.monotonic() - state.seconds, time.monotonic()
     wrapped = None
+    between_steps = True
 
-    with log, Interrupt() as interrupt:
+    def save_whole_steps() -> None:  # one rank cannot save alone: all take part
+        if between_steps and distributed.world_size() == 1:
+            save_last(training, settings, task.identity, out)
+
+    with log, Interrupt() as interrupt, loaders_may_die(save_whole_steps, state, out / "last.pt"):
 
         def requests() -> list[float]:
             is_time = distributed.is_main() and time.monotonic() - saved > 60 * settings.save_every
             return [float(interrupt.requested()), float(is_time)]
 
-        stop = diverged = False
+        stop = diverged = failing = False
         if state.evaluation_due:  # the run was stopped during this evaluation
             evaluate(training, settings, task, out, log, interrupt)
             save_last(training, settings, task.identity, out)
@@ -296,18 +345,21 @@ def fit(
                     group["lr"] = lr
 
                 # step
+                between_steps = False
                 report = train_step(training, wrapped, batches, settings, task.seconds, requests)
-                advance(state, len(batches), epoch_batches, report.audio_seconds, time.monotonic() - began)
+                advance(state, len(batches), epoch_batches, report, time.monotonic() - began)
+                between_steps = True
 
                 # log
                 log.clips_left_out([message for batch in batches for message in batch.skipped])
                 log.add(report.loss_sum, report.utterances, report.audio_seconds, bool(report.problem))
                 diverged = note_problem(training, settings, report, log)
+                failing = too_many_failures(state, settings.data.max_failures)
                 if state.step % settings.log_every == 0 or state.step == total_steps:
                     log.train(state.step, epoch, lr, report.grad_norm, state.seconds, state.audio_seconds)
 
                 # save, and evaluate
-                stop = report.stop or diverged
+                stop = report.stop or diverged or failing
                 state.evaluation_due = evaluation_is_due(state, settings, total_steps)
                 if stop or state.evaluation_due or report.save:
                     save_and_evaluate(training, settings, task, out, log, interrupt, is_suspect(state, report), stop)
@@ -318,5 +370,7 @@ def fit(
 
         if diverged:
             raise give_up(report, settings, out / "last.pt", state.saved_step)
+        if failing:
+            raise clips_fail(state, settings, out)
         signals = [number for number in distributed.gather(interrupt.signal) if number is not None]
     return state, signals[0] if signals else None

@@ -125,10 +125,10 @@ class LogMel(nn.Module):
     def _prepare(self, signal: Tensor, signal_lengths: Tensor) -> Tensor:
         if self.training and self.config.dither > 0:
             signal = signal + self.config.dither * torch.randn_like(signal)
-        signal = torch.cat([signal[:, :1], signal[:, 1:] - self.config.preemphasis * signal[:, :-1]], dim=1)
+        signal = torch.cat([signal[:, :1], signal[:, 1:].sub(signal[:, :-1], alpha=self.config.preemphasis)], dim=1)
         if self.config.rule == "2.5":
             samples = torch.arange(signal.shape[1], device=signal.device)
-            signal = signal.masked_fill(samples >= signal_lengths[:, None], 0.0)
+            signal.masked_fill_(samples >= signal_lengths[:, None], 0.0)
         return signal
 
     def _power_spectrum(self, signal: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ class LogMel(nn.Module):
         if len(signal) == 0:  # torch.stft wants a row
             return signal.new_zeros(0, config.fft_size // 2 + 1, signal.shape[1] // config.hop + 1)
         spectrum = torch.stft(signal, *sizes, self.window.float(), pad_mode=edges, return_complex=True)
-        return spectrum.real.square() + spectrum.imag.square()
+        return torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
 
     def _normalize(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Zero mean and unit deviation over real frames; a lone frame, which has no deviation, becomes zero."""

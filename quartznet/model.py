@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quartznet.alphabet import Alphabet
 from quartznet.config import BlockConfig, ModelConfig
 from quartznet.features import LogMel
 from quartznet.inference import fold
 from quartznet.layers import SubBlock, output_length, time_mask
-from quartznet.text import Alphabet
 
 
 class Block(nn.Module):

@@ -16,8 +16,9 @@ from torch import nn
 
 from quartznet import distributed
 from quartznet.checkpoint import copy_checkpoint, load_checkpoint, random_state, restore_random_state, save_checkpoint
-from quartznet.config import TrainSettings, to_dict
+from quartznet.config import TrainSettings
 from quartznet.ema import WeightAverage
+from quartznet.settings import to_dict
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ class TrainState:
     batch: int = 0  # batches of this epoch already used
     evaluation_due: bool = False
     saved_step: int | None = None  # of the newest last.pt
+    epoch_clips: int = 0  # of this epoch, so far: those that were due
+    epoch_failed: int = 0  # and those of them that could not be loaded
     skipped_steps: int = 0  # loss or gradient not finite
     bad_in_a_row: int = 0
     scaler_skips: int = 0  # fp16 only, normal

@@ -40,6 +40,7 @@ class StepReport:
 
     loss_sum: float
     utterances: float
+    failed: float  # clips that could not be loaded
     audio_seconds: float
     grad_norm: float
     problem: str  # why the step was left out; empty if it was not
@@ -126,8 +127,9 @@ def train_step(
     model, optimizer, scaler = training.model, training.optimizer, training.scaler
     device = next(model.parameters()).device
     buffers = [buffer.clone() for buffer in model.buffers()]
-    counts = [sum(len(batch) for batch in batches), sum(seconds(batch) for batch in batches)]
-    utterances, audio_seconds = distributed.sum_over_ranks(counts, device)
+    failed = sum(len(batch.skipped) for batch in batches)
+    counts = [sum(len(batch) for batch in batches), failed, sum(seconds(batch) for batch in batches)]
+    utterances, failed, audio_seconds = distributed.sum_over_ranks(counts, device)
 
     dtype = choose_precision(settings.precision, device)
     losses, names = add_gradients(training, wrapped, batches, dtype, max(utterances, 1.0))
@@ -146,4 +148,4 @@ def train_step(
             training.average.update(model)
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
-    return StepReport(loss_sum, utterances, audio_seconds, norm.item(), problem, clips, stop > 0, save > 0)
+    return StepReport(loss_sum, utterances, failed, audio_seconds, norm.item(), problem, clips, stop > 0, save > 0)

@@ -1,9 +1,13 @@
-"""Transcripts -> the letters that a model can write: alphabets, the rules of each language, and what they cost.
+"""Transcripts -> the letters that a model can write: the rules of each language.
 
-``Language.normalize`` brings any text to NFC, lower case, the language's letters and single spaces. A letter that is
-not the language's own becomes its base letter (à -> a in Spanish) or is lost; hyphens and punctuation part words;
-digits and signs such as % are lost, because the audio says a word that the text then lacks. ``audit`` counts all of
-it, so that nothing is lost in silence. The languages are data: quartznet/languages/*.yaml.
+``Language.normalize`` brings any text to NFC, lower case, the language's letters and single spaces. Numbers and signs
+become the words that are said for them (``quartznet.spelling``), in languages that have data for it. A letter that is
+not the language's own becomes its base letter (à -> a in Spanish) or is lost; hyphens and punctuation part words.
+``quartznet.audit`` counts all of it, so that nothing is lost in silence; on a file of texts:
+
+    python -m quartznet.text audit FILE --lang es
+
+The languages are data: quartznet/languages/*.yaml; a file that begins with ``_`` has rules and no alphabet.
 
 The surprise: the apostrophe and the Catalan middle dot are letters only in some places (l'home, col·legi) and quotation
 marks or bullets in others, and removing one may turn another from a letter into a quotation mark. Normalisation is
@@ -11,15 +15,18 @@ therefore repeated until nothing changes; quotations in quotations in quotations
 """
 
 import re
+import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import resources
 from typing import Literal
 
 import yaml
+
+from quartznet.spelling import MARK, Spelling, read_spelling
 
 APOSTROPHES = "'’‘ʼʻ‛′`´ʹˈ＇"  # all typed for the apostrophe
 MIDDLE_DOTS = "·•∙‧⋅・"
@@ -29,8 +36,9 @@ QUOTE = '"'  # what an apostrophe that quotes is turned into
 DOTLESS = ("tr", "az")  # I is the capital of ı here, and İ that of i
 RARE = 1e-4  # letters below this share get no label of their own in an alphabet taken from text
 ROUNDS = 8  # of normalisation at most; the texts of people need two
+MOST_MARKS = 30  # on one letter; composing takes quadratic time in their number, and no script needs more than four
 
-Kind = Literal["kept", "mapped", "dropped", "punctuation", "space"]
+Kind = Literal["kept", "mapped", "spelled", "dropped", "punctuation", "space"]
 
 _SIGN = f"[{re.escape(APOSTROPHES)}]"
 _QUOTED = re.compile(rf"(?<!\w){_SIGN}((?:[^{re.escape(APOSTROPHES)}]|(?<=\w){_SIGN}(?=\w))+){_SIGN}(?!\w)")
@@ -38,53 +46,27 @@ _NO_APOSTROPHE = re.compile(rf"{_SIGN}{{2,}}|(?<!\w){_SIGN}(?!\w)")
 _AT_AN_EDGE = re.compile(rf"(?<!\w){_SIGN}|{_SIGN}(?!\w)")
 _NO_MIDDLE_DOT = re.compile(rf"(?<!l)[{MIDDLE_DOTS}]|[{MIDDLE_DOTS}](?!l)")
 _PIECES = re.compile(r"[^\W\d_]+|[\W\d_]")  # runs of letters; anything else one by one
-
-
-@dataclass(frozen=True)
-class Alphabet:
-    """The output labels of a model, one character each; the CTC blank is the number after the last."""
-
-    labels: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        repeated = sorted(label for label, count in Counter(self.labels).items() if count > 1)
-        if repeated or not self.labels:
-            raise ValueError(
-                f"an alphabet needs labels without repeats; {len(self.labels)} given, repeated: {repeated}"
-            )
-
-    @property
-    def blank(self) -> int:
-        return len(self.labels)
-
-    @cached_property
-    def _numbers(self) -> dict[str, int]:
-        return {label: number for number, label in enumerate(self.labels)}
-
-    def encode(self, text: str) -> list[int]:
-        """The labels' numbers, one for each character; raises ValueError that names the characters it lacks."""
-        unknown = sorted(set(text) - self._numbers.keys())
-        if unknown:
-            raise ValueError(
-                f"the alphabet has no {', '.join(map(repr, unknown))}, in {text!r}; normalise the text first"
-            )
-        return [self._numbers[character] for character in text]
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The characters of label numbers, repeats as they are; raises ValueError for the blank and beyond."""
-        ids = list(ids)
-        if any(not 0 <= number < self.blank for number in ids):
-            raise ValueError(f"label numbers go from 0 to {self.blank - 1}, got {ids}; remove blanks before decoding")
-        return "".join(self.labels[number] for number in ids)
+_PERHAPS_MARKS = re.compile(rf"[^\w\s\x00-\x7f]{{{MOST_MARKS + 1},}}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# One language
+# Characters
+
+
+def limit_marks(text: str) -> tuple[str, str]:
+    """The text with at most ``MOST_MARKS`` combining marks in a row, and the marks that were cut off."""
+    if text.isascii() or not _PERHAPS_MARKS.search(text):
+        return text, ""
+    kept, cut, run = [], [], 0
+    for character in text:
+        run = run + 1 if unicodedata.category(character)[0] == "M" else 0
+        (kept if run <= MOST_MARKS else cut).append(character)
+    return "".join(kept), "".join(cut)
 
 
 def lower_case(text: str, code: str) -> str:
-    """NFC and lower case; in Turkish and Azerbaijani I becomes ı and İ becomes i."""
-    text = unicodedata.normalize("NFC", text)
+    """NFC and lower case; in Turkish and Azerbaijani I becomes ı and İ becomes i; Σ at the end of a word becomes ς."""
+    text = unicodedata.normalize("NFC", limit_marks(text)[0])
     if code in DOTLESS:
         text = text.replace("I", "ı").replace("İ", "i")
     return unicodedata.normalize("NFC", text.lower())
@@ -95,11 +77,15 @@ def _is_accent(character: str) -> bool:
     return unicodedata.combining(character) >= 200
 
 
-def _is_letter(character: str) -> bool:
+def is_letter(character: str) -> bool:
     """Letters, and the marks that scripts such as Devanagari or Arabic write vowels with; no variation selectors."""
     if unicodedata.category(character) in ("Mn", "Mc"):
         return not unicodedata.name(character, "").startswith(("VARIATION SELECTOR", "COMBINING GRAPHEME"))
     return character.isalpha() and character not in APOSTROPHES + LOST_SIGNS + REMOVED_LETTERS
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One language
 
 
 @dataclass(frozen=True)
@@ -109,10 +95,11 @@ class Language:
     code: str  # ISO 639, lower case
     name: str
     letters: str  # in order, without the space
-    mapping: dict[str, str] = field(default_factory=dict)  # foreign letter -> own letters
-    look_alikes: dict[str, str] = field(default_factory=dict)  # letter of another script -> own, inside own words
+    mapping: Mapping[str, str] = field(default_factory=dict)  # foreign letter -> own letters
+    look_alikes: Mapping[str, str] = field(default_factory=dict)  # letter of another script -> own, inside own words
     rare: tuple[tuple[str, int], ...] = ()  # left out of an alphabet taken from text, with their counts
     order: tuple[str, ...] = ()  # a checkpoint's labels, which may hold the space anywhere; (): space first
+    spelling: Spelling | None = None  # of numbers and signs; None: they are lost
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -139,11 +126,22 @@ class Language:
                 f"labels must be single lower-case characters, got {wrong[:5] or 'none'}; word pieces and capitals are "
                 "not supported, use a checkpoint trained on characters"
             )
-        return replace(self, letters="".join(label for label in labels if label != " "), order=tuple(labels))
+        letters = "".join(label for label in labels if label != " ")
+        spelling = self.spelling and self.spelling.without(labels)
+        return replace(self, letters=letters, order=tuple(labels), spelling=spelling, rare=())
+
+    def rare_losses(self, text: str) -> str:
+        """The letters of a text that are too rare for a label and have no base letter, so that they would be lost."""
+        found = self._rare_letters.intersection(lower_case(text, self.code)) if self.rare else ()
+        return "".join(sorted(letter for letter in found if self._rule(letter, True)[0] == "dropped"))
 
     @cached_property
     def _own(self) -> frozenset[str]:
         return frozenset(self.letters)
+
+    @cached_property
+    def _rare_letters(self) -> frozenset[str]:
+        return frozenset(letter for letter, _ in self.rare)
 
     def _may_change(self, result: str) -> bool:
         return "'" in result or "·" in result or not unicodedata.is_normalized("NFC", result)
@@ -154,26 +152,51 @@ class Language:
     def convert(self, text: str) -> Iterator[tuple[Kind, str, str]]:
         """Goes through a text in order: what happens, to which characters, and what is written in their place.
 
-        Words of own letters come as one piece, everything else character by character.
+        Words of own letters and what is spelled come as one piece, everything else character by character.
         """
-        for word in self._prepare(text).split():
+        text, cut = limit_marks(text)
+        for mark in cut:
+            yield "dropped", mark, ""
+        text = lower_case(text, self.code)
+        text, spoken = self.spelling.spell(text) if self.spelling else (text, [])
+        if not spoken:
+            yield from self._letter_by_letter(text)
+            return
+        marks = iter(spoken)
+        for piece in self._letter_by_letter(text):
+            if piece[1] == MARK:
+                yield from self._spelled(*next(marks))
+            else:
+                yield piece
+
+    def _spelled(self, original: str, words: str | None) -> Iterator[tuple[Kind, str, str]]:
+        """Words in place of a number or sign, all of it lost where the alphabet lacks a letter of them."""
+        pieces = list(self._letter_by_letter(lower_case(words or "", self.code)))
+        if pieces and all(kind != "dropped" for kind, _, _ in pieces):
+            yield "spelled", original, " ".join("".join(written for _, _, written in pieces).split())
+        else:
+            yield from (("dropped", character, " ") for character in original if not character.isspace())
+
+    def _letter_by_letter(self, text: str) -> Iterator[tuple[Kind, str, str]]:
+        """``convert`` of a lower-case text without numbers."""
+        for word in self._quotes(text).split():
             if self._own.issuperset(word):
                 yield "kept", word, word
             else:
                 for piece in _PIECES.findall(word):
-                    own_word = not self._own.isdisjoint(piece)
+                    own_word = 2 * sum(character in self._own for character in piece) >= len(piece)
                     for character in piece:
                         kind, written = self._rule(character, own_word)
                         yield kind, character, written
             yield "space", " ", " "
 
-    def _prepare(self, text: str) -> str:
-        """Lower case, and a quotation mark for each apostrophe or middle dot that is no letter where it stands."""
-        text = _QUOTED.sub(rf"{QUOTE}\1{QUOTE}", _NO_APOSTROPHE.sub(QUOTE, lower_case(text, self.code)))
+    def _quotes(self, text: str) -> str:
+        """A quotation mark for each apostrophe or middle dot that is no letter where it stands."""
+        text = _QUOTED.sub(rf"{QUOTE}\1{QUOTE}", _NO_APOSTROPHE.sub(QUOTE, text))
         return _NO_MIDDLE_DOT.sub(QUOTE, text) if "·" in self._own else text
 
     def _rule(self, character: str, own_word: bool) -> tuple[Kind, str]:
-        """What one character becomes; ``own_word``: a letter of this language stands beside it."""
+        """What one character becomes; ``own_word``: at least half of the letters beside it are of this language."""
         if character in self._own:
             return "kept", character
         if own_word and self.look_alikes.get(character) in self._own:
@@ -184,7 +207,7 @@ class Language:
             return "mapped", "·"
         if character in LOST_SIGNS or unicodedata.category(character)[0] == "N":
             return "dropped", " "
-        if _is_letter(character):
+        if is_letter(character):
             return self._letter_rule(character)
         nothing = unicodedata.category(character) in ("Cf", "Mn", "Me") or character in REMOVED_LETTERS
         return "punctuation", "" if nothing else " "
@@ -207,192 +230,86 @@ class Language:
         return None if None in parts else "".join(part for part in parts if part)
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# Languages by their codes
+
+
+def _files() -> frozenset[str]:
+    return frozenset(entry.name for entry in (resources.files("quartznet") / "languages").iterdir())
+
+
 def _read(name: str) -> dict:
     return yaml.safe_load((resources.files("quartznet") / "languages" / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
-def _base_code(code: str) -> str:
-    """``es`` of ``ES``, ``es-MX`` and ``es_ES``; raises ValueError for what cannot be a language's code."""
-    base = re.split("[-_]", code.strip().lower())[0]
+def _parts(code: str) -> tuple[str, str]:
+    """``es`` and ``mx`` of ``es-MX`` and ``es_MX``; raises ValueError for what cannot be a language's code."""
+    base, *rest = re.split("[-_]", code.strip().lower())
     if not re.fullmatch("[a-z]{2,3}", base):
         raise ValueError(f"{code!r} is no language code; use two or three letters of ISO 639, such as es or pt-BR")
-    return base
+    return base, rest[0] if rest else ""
+
+
+def _rules(name: str, variant: str) -> dict:
+    """A language's file, with what its ``variants`` change for ``name-variant``; an unknown variant changes nothing."""
+    rules = _read(name)
+    for key, value in rules.get("variants", {}).get(variant, {}).items():
+        rules[key] = {**rules.get(key, {}), **value} if isinstance(value, dict) else value
+    return rules
 
 
 def known_languages() -> tuple[str, ...]:
-    """Codes of the languages whose rules are written down here, in order."""
-    files = (entry.name for entry in (resources.files("quartznet") / "languages").iterdir())
-    return tuple(sorted(name[:-5] for name in files if name.endswith(".yaml") and not name.startswith("_")))
+    """Codes of the languages whose alphabets are written down here, in order."""
+    return tuple(sorted(name[:-5] for name in _files() if name.endswith(".yaml") and not name.startswith("_")))
 
 
 def find_language(code: str) -> Language | None:
-    """The rules of a language; None where there are none (take ``language_from_texts``). Region codes are ignored."""
-    code = _base_code(code)
-    if code not in known_languages():
-        return None
-    rules, common = _read(code), _read("_common")
-    mapping = {**common["letters"], **rules["map"]}
-    return Language(code, rules["name"], rules["letters"], mapping, common["look_alikes"][rules["script"]])
+    """The rules of a language; None where there are none (take ``language_from_texts``).
+
+    ``ru-fold`` and ``pt-BR`` are variants that the file describes; any other region is ignored.
+    """
+    base, variant = _parts(code)
+    return _language(base, _rules(base, variant)) if f"{base}.yaml" in _files() else None
+
+
+def _language(code: str, rules: dict) -> Language:
+    common = _read("_common")
+    return Language(
+        code,
+        rules.get("name", code),
+        rules.get("letters", ""),
+        {**common["letters"], **rules.get("map", {})},
+        common["look_alikes"].get(rules.get("script"), {}),
+        spelling=read_spelling(rules.get("numbers"), rules.get("symbols", {})),
+    )
 
 
 def language_from_texts(code: str, texts: Iterable[str]) -> Language:
-    """A language that has no rules here, its alphabet taken from training text.
+    """A language that has no alphabet here: it is taken from training text.
 
     Letters and vowel marks that make up at least 0.01 % of all become labels, in the order of Unicode, and so does the
-    apostrophe where words hold it; the others are listed in ``rare``.
+    apostrophe where words hold it; the others are listed in ``rare``. Letters that the language's file maps (Persian
+    has its own yeh and kaf) are counted as what they become.
 
     Raises:
         ValueError: the texts hold no letter at all.
     """
-    code, counts = _base_code(code), Counter()
+    (base, variant), counts = _parts(code), Counter()
+    rules = _rules(f"_{base}", variant) if f"_{base}.yaml" in _files() else {}
+    own = str.maketrans(rules.get("map", {}))
     for text in texts:
-        text = lower_case(text, code)
-        counts.update(character for character in text if _is_letter(character))
+        text = lower_case(text, base).translate(own)
+        counts.update(character for character in text if is_letter(character))
         counts["'"] += len(re.findall(rf"(?<=\w){_SIGN}(?=\w)", text))
     total = counts.total()
     if total == 0:
-        raise ValueError(f"no letters in the texts to take an alphabet for {code!r} from; give other transcripts")
+        raise ValueError(f"no letters in the texts to take an alphabet for {base!r} from; give other transcripts")
     letters = "".join(sorted(character for character, count in counts.items() if count and count / total >= RARE))
     rare = tuple((character, count) for character, count in counts.most_common() if 0 < count / total < RARE)
-    return Language(code, code, letters, _read("_common")["letters"], rare=rare)
+    return replace(_language(base, rules), letters=letters, rare=rare)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What a language does to a corpus
+if __name__ == "__main__":
+    from quartznet.audit_file import main
 
-
-@dataclass
-class Audit:
-    """How many characters of some texts were kept, mapped to others, lost, or removed as punctuation."""
-
-    language: Language
-    texts: int = 0
-    empty: int = 0  # texts of which nothing is left
-    kept: Counter[str] = field(default_factory=Counter)
-    mapped: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)  # letters, digits and signs that are heard but not written
-    punctuation: Counter[str] = field(default_factory=Counter)
-    written: dict[str, str] = field(default_factory=dict)  # mapped character -> what stands for it
-    examples: dict[str, str] = field(default_factory=dict)  # mapped or lost character -> the first text that has it
-
-    @property
-    def letters(self) -> int:
-        """All that should be written: kept, mapped and lost."""
-        return self.kept.total() + self.mapped.total() + self.dropped.total()
-
-    @property
-    def letters_lost(self) -> float:
-        """Share of the letters that is lost; 0 where there are none."""
-        return self.dropped.total() / max(1, self.letters)
-
-    @property
-    def unused(self) -> str:
-        """Letters of the alphabet that no text holds, so that the model cannot learn them."""
-        used = set(self.kept).union(*self.written.values())
-        return "".join(letter for letter in self.language.letters if letter not in used)
-
-    def check(self, limit: float = 0.005) -> None:
-        """Raises ValueError where no letter is kept, or where more than ``limit`` of them are lost."""
-        name = f"{self.language.name} (--lang {self.language.code})"
-        if not self.kept:
-            raise ValueError(f"none of {self.texts} texts holds a letter of {name}; choose another --lang")
-        if self.letters_lost > limit:
-            worst = ", ".join(f"{_shown(character)} {count:,}x" for character, count in self.dropped.most_common(10))
-            more = f" and {len(self.dropped) - 10} other characters" if len(self.dropped) > 10 else ""
-            raise ValueError(
-                f"{self.letters_lost:.2%} of the letters are not in the alphabet of {name} and would be lost, more "
-                f"than {limit:.2%}: {worst}{more}. Spell numbers and signs out as they are spoken, choose another "
-                "--lang, or accept the loss with --allow-char-loss"
-            )
-
-    def table(self) -> str:
-        """What was kept, mapped and lost, for a terminal of 80 columns."""
-        total = max(1, self.letters)
-        shares = [f"{counts.total() / total:.2%}" for counts in (self.kept, self.mapped, self.dropped)]
-        lines = [
-            f"{self.language.name} ({self.language.code}): {len(self.language.letters)} letters and the space",
-            f"{self.texts:,} texts, {self.letters:,} letters: {shares[0]} kept, {shares[1]} mapped, {shares[2]} lost",
-            *_counts_line("kept", self.kept.most_common()),
-            *_counts_line("unused", [(letter, 0) for letter in self.unused]),
-            *self._rows("mapped", self.mapped),
-            *self._rows("lost", self.dropped),
-            *_counts_line("removed", self.punctuation.most_common()),
-            *_counts_line("rare", list(self.language.rare)),
-        ]
-        if self.empty:
-            lines.append(f"{self.empty:,} of the texts are empty after this")
-        return "\n".join(lines)
-
-    def _rows(self, title: str, counts: Counter[str], most: int = 15) -> Iterator[str]:
-        """One line for each character: what stands for it, how often, and where it was first seen."""
-        for number, (character, count) in enumerate(counts.most_common(most)):
-            arrow = f"{_shown(character)} -> {self.written[character] or 'nothing'}" if title == "mapped" else ""
-            excerpt = _excerpt(lower_case(self.examples[character], self.language.code), character)
-            label = _padded(arrow or _shown(character), 14)
-            yield f"{'' if number else title:<9}{label}{count:>9,}  {excerpt}"
-        if len(counts) > most:
-            rest = sum(count for _, count in counts.most_common()[most:])
-            yield f"{'':<9}and {len(counts) - most} other characters, {rest:,} times"
-
-
-def audit(texts: Iterable[str], language: Language) -> Audit:
-    """Counts what ``language.normalize`` does to each character of the texts."""
-    result = Audit(language)
-    for text in texts:
-        result.texts += 1
-        result.empty += not language.normalize(text)
-        for kind, characters, written in language.convert(text):
-            if kind == "kept":
-                result.kept.update(characters)
-            elif kind == "punctuation":
-                result.punctuation[characters] += 1
-            elif kind != "space":
-                (result.mapped if kind == "mapped" else result.dropped)[characters] += 1
-                result.examples.setdefault(characters, text)
-                if kind == "mapped":
-                    result.written[characters] = written
-    return result
-
-
-def _shown(character: str) -> str:
-    """A character as it can be seen: a mark on a dotted circle, anything invisible by its number."""
-    if unicodedata.category(character)[0] == "M":
-        return f"◌{character}"
-    return character if character.isprintable() else f"U+{ord(character):04X}"
-
-
-def _columns(text: str) -> int:
-    """Terminal columns: marks take none, East Asian letters two."""
-    widths = {"W": 2, "F": 2}
-    return sum(widths.get(unicodedata.east_asian_width(c), 1) for c in text if unicodedata.category(c)[0] != "M")
-
-
-def _padded(text: str, columns: int) -> str:
-    return text + " " * max(0, columns - _columns(text))
-
-
-def _excerpt(text: str, character: str, columns: int = 44) -> str:
-    """The part of a text around the first such character, on one line, in at most so many columns."""
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
-    found = text.find(character)
-    start = max(0, found - columns // 4)
-    words = text[start if start == 0 else text.find(" ", start, found) + 1 or start :]
-    while _columns(words) > columns:
-        words = words[:-1]
-    return words.strip()
-
-
-def _counts_line(title: str, counts: Sequence[tuple[str, int]], lines: int = 3) -> Iterator[str]:
-    """``title  a 12  b 7 ...`` folded to 80 columns, cut after so many lines."""
-    line, written = f"{title:<9}", 0
-    for number, (character, count) in enumerate(counts):
-        entry = f"{_shown(character)} {count:,}  " if count else f"{_shown(character)} "
-        if _columns(line + entry.rstrip()) > 80:
-            yield line.rstrip()
-            line, written = " " * 9, written + 1
-            if written == lines:
-                yield f"{line}and {len(counts) - number} more"
-                return
-        line += entry
-    if counts:
-        yield line.rstrip()
+    sys.exit(main())

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from quartznet.augment import SpecAugment, SpecCutout, augment_features, choose_speed, in_spans
+from quartznet.augment import SpecAugment, SpecCutout, augment_features, in_spans
 from quartznet.config import AugmentSettings
 
 MELS, FRAMES = 64, 300
@@ -138,8 +138,22 @@ def test_gradient_passes_outside_the_holes() -> None:
     assert torch.equal(features.grad, (holed != 0).float())
 
 
-def test_choose_speed() -> None:
-    draws = generator()
-    drawn = [choose_speed((0.9, 1.0, 1.1), draws) for _ in range(3000)]
-    assert all(abs(drawn.count(speed) - 1000) < 100 for speed in (0.9, 1.0, 1.1))
-    assert choose_speed((), draws) == 1.0
+def test_adaptive_masks_spare_short_utterances() -> None:
+    """0.02 masks a frame: none in 40 frames, one in 60, two in 100, and never more than three."""
+    features, lengths = torch.ones(4, MELS, FRAMES), torch.tensor([40, 60, 100, 300])
+    counts = torch.zeros(4)
+    for seed in range(200):
+        holed = SpecAugment(3, 0.5, 0, 10, masks_per_frame=0.02)(features, lengths, generator(seed))
+        frames = holed[:, 0] == 0
+        starts = frames & ~torch.nn.functional.pad(frames, (1, 0))[:, :-1]
+        counts = torch.maximum(counts, starts.sum(dim=1))
+    assert counts.tolist() == [0, 1, 2, 3]
+
+
+def test_adaptive_masks_are_the_first_of_all_masks() -> None:
+    features, lengths = torch.ones(1, MELS, FRAMES), torch.tensor([FRAMES])
+    every = SpecAugment(2, 0.2, 2, 10)(features, lengths, generator(1))
+    enough = SpecAugment(2, 0.2, 2, 10, masks_per_frame=0.5)(features, lengths, generator(1))
+    one = SpecAugment(2, 0.2, 2, 10, masks_per_frame=1 / FRAMES)(features, lengths, generator(1))
+    assert torch.equal(every, enough)
+    assert ((one == 0) & (every != 0)).sum() == 0 and (one == 0).sum() < (every == 0).sum()

@@ -18,8 +18,9 @@ from quartznet.checkpoint import (
     restore_random_state,
     save_checkpoint,
 )
-from quartznet.config import BlockConfig, FeatureConfig, ModelConfig, to_dict
+from quartznet.config import BlockConfig, FeatureConfig, ModelConfig
 from quartznet.model import QuartzNet
+from quartznet.settings import to_dict
 
 
 def tiny_model() -> QuartzNet:

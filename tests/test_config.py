@@ -14,13 +14,9 @@ from quartznet.config import (
     OptimSettings,
     ScheduleSettings,
     TrainSettings,
-    from_dict,
-    load_yaml,
-    override,
     preset_blocks,
-    save_yaml,
-    to_dict,
 )
+from quartznet.settings import from_dict, load_yaml, override, save_yaml, to_dict
 
 BLOCK = BlockConfig(8, 3)
 

@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
+from quartznet.alphabet import Alphabet
 from quartznet.ctc import ctc_loss, ctc_losses, frames_needed, greedy_decode, greedy_ids
-from quartznet.text import Alphabet
 
 BLANK = 2
 

@@ -10,8 +10,9 @@ import train
 from data.source import open_source
 from data.synthetic import make_corpus
 from quartznet import load_model
-from quartznet.config import TrainSettings, from_dict, load_yaml, preset_blocks
+from quartznet.config import TrainSettings, preset_blocks
 from quartznet.metrics import error_counts, total
+from quartznet.settings import from_dict, load_yaml
 from quartznet.slim import halved
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from quartznet.checkpoint import load_checkpoint, save_checkpoint
-from quartznet.config import OptimSettings, ScheduleSettings, TrainSettings, load_yaml
-from quartznet.engine import DevResult, Task, choose_precision, fit, set_frozen, steps_in_all
+from quartznet.config import DataSettings, OptimSettings, ScheduleSettings, TrainSettings
+from quartznet.engine import DevResult, Task, choose_precision, fit, set_frozen, steps_in_all, too_many_failures
 from quartznet.runstate import TrainState
+from quartznet.settings import load_yaml
 
 CLIPS = 7
 
@@ -242,11 +243,83 @@ def test_batches_without_a_clip_are_left_out(tmp_path: Path, caplog: pytest.LogC
         return ToyBatch(torch.zeros(0, 1, 6), torch.zeros(0), [], [f"clip{index}: broken" for index, _ in items])
 
     loader = torch.utils.data.DataLoader(ToyData(), batch_sampler=ToySampler(2), collate_fn=nothing)
-    model = train(tmp_path, settings_for(steps=5), loader=loader)
+    model = train(tmp_path, settings_for(steps=5, data=DataSettings(max_failures=1.0)), loader=loader)
     torch.manual_seed(0)
     assert same(model.state_dict(), ToyModel().state_dict())
     assert "no clip could be loaded" in caplog.text
     assert sorted((tmp_path / "skipped.txt").read_text().split("\n"))[1:] == [f"clip{i}: broken" for i in range(7)]
+
+
+class DeadlyData(ToyData):
+    """Its loader process is killed in the second epoch, at the first clip of the third batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor]:
+        self.taken += 1
+        if self.taken == CLIPS + 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+def test_a_killed_loader_process_loses_no_step(tmp_path: Path) -> None:
+    def loader(data: ToyData) -> torch.utils.data.DataLoader:
+        options = {"batch_sampler": ToySampler(2), "collate_fn": collate, "num_workers": 1, "prefetch_factor": 1}
+        return torch.utils.data.DataLoader(data, **options)
+
+    with pytest.raises(
+        ValueError, match=r"a loader process was killed .* holds step (4|5|6); the same command"
+    ) as error:
+        train(tmp_path / "killed", settings_for(), loader=loader(DeadlyData()))
+    assert "lower --data.workers" in str(error.value)
+    train(tmp_path / "killed", settings_for(), loader=loader(ToyData()))
+    train(tmp_path / "whole", settings_for(), loader=loader(ToyData()))
+    killed, whole = (load_checkpoint(tmp_path / name / "last.pt")["weights"] for name in ("killed", "whole"))
+    assert same(killed, whole)
+
+
+def test_other_errors_of_the_loop_pass_through(tmp_path: Path) -> None:
+    def fails(model: nn.Module, batch: ToyBatch, generator: torch.Generator) -> Tensor:
+        raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match="something else"):
+        train(tmp_path, settings_for(), {"loss": fails})
+    assert not (tmp_path / "last.pt").exists()
+
+
+def test_too_many_clips_that_fail_stop_the_run_and_lose_nothing(tmp_path: Path) -> None:
+    """Three of seven fail: the epoch is finished, saved, and then the run stops; more may fail where one says so."""
+
+    def some(items: list) -> ToyBatch:
+        good, bad = [item for item in items if item[0] > 2], [f"clip{index}: broken" for index, _ in items if index < 3]
+        return replace(collate(good), skipped=bad) if good else ToyBatch(torch.zeros(0, 1, 6), torch.zeros(0), [], bad)
+
+    loader = torch.utils.data.DataLoader(ToyData(), batch_sampler=ToySampler(2), collate_fn=some)
+    message = r"3 of 7 clips of this epoch could not be loaded, more than the 1.0% of data.max_failures; .*skipped.txt"
+    with pytest.raises(ValueError, match=message):
+        train(tmp_path, settings_for(steps=9), loader=loader)
+    state = load_checkpoint(tmp_path / "last.pt")["train"]["state"]
+    assert (state["step"], state["epoch"], state["batch"]) == (4, 1, 0)
+    train(tmp_path, settings_for(steps=9, data=DataSettings(max_failures=0.5)), loader=loader)
+    assert load_checkpoint(tmp_path / "last.pt")["train"]["state"]["step"] == 9
+
+
+@pytest.mark.parametrize(
+    ("batch", "clips", "failed", "expected"),
+    [
+        (0, 100, 2, False),  # one or two of a small corpus
+        (0, 100, 3, True),
+        (0, 300, 3, False),  # exactly the limit
+        (5, 100, 9, False),  # in the middle of an epoch: perhaps chance
+        (5, 100, 10, True),
+        (5, 1000, 10, False),
+    ],
+)
+def test_when_failures_are_too_many(batch: int, clips: int, failed: int, expected: bool) -> None:
+    state = TrainState(batch=batch, epoch_clips=clips, epoch_failed=failed)
+    assert too_many_failures(state, 0.01) is expected
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -10,8 +10,9 @@ import torch
 
 import evaluate
 from quartznet.checkpoint import save_checkpoint
-from quartznet.config import BlockConfig, ModelConfig, to_dict
+from quartznet.config import BlockConfig, ModelConfig
 from quartznet.model import QuartzNet
+from quartznet.settings import to_dict
 
 
 def checkpoint(path: Path, labels: str = " abcd", **more: str) -> Path:

@@ -1,11 +1,11 @@
-"""Folders of clips in each of the four layouts."""
+"""Folders of clips with a text file beside each."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from data.folder import read_folder
+from data.folder import FolderOfClips
 from data.manifest import Utterance
 
 
@@ -22,50 +22,28 @@ def test_a_text_file_beside_each_clip(tmp_path: Path) -> None:
         "a.wav": "", "a.txt": "\ufeffhola \r\n mundo\n", "sub/b.OPUS": "", "sub/b.txt": "dos", "c.flac": "",
         "d.ogg": "", "d.txt": b"caf\xe9", "._a.wav": "", ".hidden/e.wav": "", "notes.txt": "x",
     }  # fmt: skip
-    splits = read_folder(make(tmp_path, files))
+    splits = FolderOfClips().read(make(tmp_path, files))
     assert splits.train == [
         Utterance(tmp_path / "a.wav", "hola mundo", None, origin=f"{tmp_path / 'a.txt'}:1"),
         Utterance(tmp_path / "sub/b.OPUS", "dos", None, origin=f"{tmp_path / 'sub/b.txt'}:1"),
     ]
     assert len(splits.skipped) == 2
     assert "c.flac: no transcript; expected it in" in splits.skipped[0] and "d.txt:1: not UTF-8" in splits.skipped[1]
-    assert splits.description.endswith("(one text file beside each): 2 train")
+    assert splits.description.endswith(": 2 train")
 
 
-def test_metadata_csv_prefers_the_normalised_text(tmp_path: Path) -> None:
-    table = 'L1|Dr. "A"|doctor a\nL2|dos|\nL3|tres\nL9|nadie|nadie\nno bar\n'
-    wavs = {f"deep/wavs/L{n}.wav": "" for n in (1, 2, 3, 4)}
-    splits = read_folder(make(tmp_path, {"deep/metadata.csv": table, **wavs}))
-    assert [(clip.audio_path.name, clip.text) for clip in splits.train] == [
-        ("L1.wav", "doctor a"), ("L2.wav", "dos"), ("L3.wav", "tres"),
+def test_lab_files_where_there_is_no_txt(tmp_path: Path) -> None:
+    files = {"a.wav": "", "a.lab": "uno", "b.wav": "", "b.lab": "no", "b.txt": "dos"}
+    assert [clip.text for clip in FolderOfClips().read(make(tmp_path, files)).train] == ["uno", "dos"]
+
+
+def test_folders_that_are_called_like_parts_are_parts(tmp_path: Path) -> None:
+    files = {f"{folder}/{n}.wav": "" for n, folder in enumerate(["train", "Validation", "x/test-other", "testimony"])}
+    files |= {name.replace(".wav", ".txt"): name for name in files}
+    splits = FolderOfClips().read(make(tmp_path, files))
+    assert [[clip.text for clip in part] for part in (splits.train, splits.dev, splits.test)] == [
+        ["testimony/3.wav", "train/0.wav"], ["Validation/1.wav"], ["x/test-other/2.wav"],
     ]  # fmt: skip
-    problems = "\n".join(splits.skipped)
-    assert len(splits.skipped) == 3
-    assert "metadata.csv:4: no clip is called 'L9'" in problems and "metadata.csv:5: no '|' in this line" in problems
-    assert "L4.wav: no line of a transcript table names it" in problems
-
-
-def test_transcripts_tsv_names_clips_with_or_without_folder(tmp_path: Path) -> None:
-    files = {"x/a.wav": "", "y/a.wav": "", "b.c.mp3": "", "transcripts.tsv": "x/a.wav\tuno\nb.c\tdos\na\ttres\n\n"}
-    splits = read_folder(make(tmp_path, files))
-    assert [(clip.audio_path, clip.text) for clip in splits.train] == [
-        (tmp_path / "x/a.wav", "uno"), (tmp_path / "b.c.mp3", "dos"),
-    ]  # fmt: skip
-    assert "transcripts.tsv:3: several clips are called 'a'" in splits.skipped[0]
-
-
-def test_librispeech_has_speakers_and_splits(tmp_path: Path) -> None:
-    files = {
-        "LibriSpeech/train-clean-100/84/1/84-1.trans.txt": "84-1-0 HELLO THERE\n84-1-1 AND\n",
-        "LibriSpeech/train-clean-100/84/1/84-1-0.flac": "",
-        "LibriSpeech/train-clean-100/84/1/84-1-1.flac": "",
-        "LibriSpeech/test-clean/9/1/9-1.trans.txt": "9-1-0 LAST\n",
-        "LibriSpeech/test-clean/9/1/9-1-0.flac": "",
-    }
-    splits = read_folder(make(tmp_path, files))
-    assert [(clip.speaker, clip.text) for clip in splits.train] == [("84", "HELLO THERE"), ("84", "AND")]
-    assert [(clip.speaker, clip.text) for clip in splits.test] == [("9", "LAST")]
-    assert "(*.trans.txt): 2 train, 1 test" in splits.description
 
 
 def test_links_to_folders_and_closed_folders_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +59,7 @@ def test_links_to_folders_and_closed_folders_are_reported(tmp_path: Path, monkey
 
     (tmp_path / "c" / "closed").mkdir()
     monkeypatch.setattr(os, "scandir", refuse)
-    splits = read_folder(tmp_path / "c")
+    splits = FolderOfClips().read(tmp_path / "c")
     assert [clip.text for clip in splits.train] == ["uno", "dos"]
     problems = "\n".join(splits.skipped)
     assert "closed: this folder cannot be listed: Permission denied" in problems
@@ -90,4 +68,6 @@ def test_links_to_folders_and_closed_folders_are_reported(tmp_path: Path, monkey
 
 
 def test_no_sound_at_all(tmp_path: Path) -> None:
-    assert read_folder(make(tmp_path, {"a.txt": "hola"})) is None
+    make(tmp_path, {"a.txt": "hola", ".hidden/a.wav": ""})
+    assert not FolderOfClips().recognises(tmp_path) and not FolderOfClips().recognises(tmp_path / "a.txt")
+    assert FolderOfClips().recognises(make(tmp_path, {"deep/down/a.M4A": ""}))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data.lines import LONGEST_LINE, complain, numbered_lines, shown
+from data.lines import LONGEST_LINE, complain, numbered_lines, shown, unquoted
 
 
 def test_long_values_are_cut_in_messages() -> None:
@@ -14,8 +14,14 @@ def test_long_values_are_cut_in_messages() -> None:
 
 def test_lines_are_numbered_without_mark_and_ends(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    path.write_bytes("\ufeffñ a\r\n\r\nb\u2028c\nlast".encode())
-    assert list(numbered_lines(path)) == [(1, "ñ a"), (2, ""), (3, "b\u2028c"), (4, "last")]
+    path.write_bytes("\ufeffñ a\r\n\r\nb\u2028c\n\ufeffa second file\n\ufeff\ufeff\nlast\ufeff".encode())
+    expected = [(1, "ñ a"), (2, ""), (3, "b\u2028c"), (4, "a second file"), (5, ""), (6, "last\ufeff")]
+    assert list(numbered_lines(path)) == expected
+
+
+def test_only_whole_csv_strings_lose_their_quotation_marks() -> None:
+    fields = ['"a ""b"" c"', '"', '""', '"a', 'a"', '"a" b "c"', '"a"']
+    assert [unquoted(field) for field in fields] == ['a "b" c', '"', "", '"a', 'a"', '"a" b "c"', "a"]
 
 
 def test_latin1_is_named_with_file_line_and_remedy(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import tones
 
 from data.loaders import be_deaf, evaluation_loader, training_loader
 from data.manifest import read_manifest
+from quartznet.alphabet import Alphabet
 from quartznet.config import DataSettings, TrainSettings
-from quartznet.text import Alphabet
 
 ALPHABET = Alphabet(tuple(" abcd"))
 

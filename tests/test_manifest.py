@@ -2,10 +2,13 @@
 
 import json
 import random
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from data import manifest as module
 from data.manifest import Utterance, read_manifest, write_manifest
 
 GOOD = '{"audio_filepath": "a.wav", "duration": 1.5, "text": "hola"}'
@@ -44,7 +47,7 @@ def test_home_and_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 BROKEN = {
     "hello": "not JSON .*write one object on a line",
     GOOD + ",": "not JSON",
-    "[" * 5000 + "]": "not JSON|JSON array",
+    "[" * 5000 + "]": "not JSON",
     '"text"': "must be an object such as .*got str",
     '{"audio_filepath": "a.wav"}': 'no "text", only audio_filepath',
     '{"text": "a"}': 'no "audio_filepath", only text',
@@ -61,6 +64,10 @@ BROKEN = {
     '{"audio_filepath": "a.wav", "text": "a", "duration": -1}': "seconds from 0 on, got -1",
     '{"audio_filepath": "a.wav", "text": "a", "offset": -0.1}': '"offset" must be a number of seconds from 0',
     '{"audio_filepath": "a.wav", "text": "a", "duration": %s}' % ("9" * 5000): "not JSON",
+    '{"audio_filepath": "a.tar", "text": "a", "byte_count": -1}': '"byte_count" must be a whole number of bytes from 0',
+    '{"audio_filepath": "a.tar", "text": "a", "start_byte": 1.5, "byte_count": 1}': '"start_byte" must be a whole num',
+    '{"audio_filepath": "a.tar", "text": "a", "start_byte": true}': '"start_byte" must be a whole number',
+    '{"audio_filepath": "a.tar", "text": "a", "start_byte": 512}': '"start_byte" without "byte_count"; give both',
     '{"audio_filepath": "a.wav", "text": "a", "duration": %s}' % ("9" * 400): "seconds|too large",
 }
 
@@ -75,10 +82,31 @@ def test_a_broken_line_is_an_error_with_its_place_or_a_counted_skip(tmp_path: Pa
     assert len(skipped) == 1 and "m.jsonl:3: " in skipped[0]
 
 
-def test_a_json_array_is_an_error_with_the_command_that_converts_it(tmp_path: Path) -> None:
-    path = written(tmp_path, f"\n[{GOOD},\n{GOOD}]")
-    with pytest.raises(ValueError, match=r"m\.jsonl:2: a JSON array; .* Convert it: python -c .* m\.jsonl > "):
-        read_manifest(path, [])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_json_array_is_read_and_a_warning_says_how_to_convert_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mark: str
+) -> None:
+    path = written(tmp_path, f"{mark}\r\n[{GOOD},\n 7, {GOOD}]")
+    skipped: list[str] = []
+    clips = read_manifest(path, skipped)
+    assert [clip.origin for clip in clips] == [f"{path}: entry 1", f"{path}: entry 3"]
+    assert len(skipped) == 1 and "m.jsonl: entry 2: must be an object" in skipped[0]
+    [record] = caplog.records
+    assert re.search(r"m\.jsonl is a JSON array .* Convert it: python -c .* m\.jsonl > m\.lines\.jsonl", record.message)
+    with pytest.raises(ValueError, match=r"m\.jsonl: entry 2: must be an object"):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize("content", [f"[{GOOD}, ", "[" * 5000, b"[\xe9]"], ids=range(3))
+def test_a_broken_json_array_is_an_error(tmp_path: Path, content: str | bytes) -> None:
+    with pytest.raises(ValueError, match=r"m\.jsonl: a broken JSON array \(.*\); better write lines"):
+        read_manifest(written(tmp_path, content), [])
+
+
+def test_a_json_array_that_fills_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGEST_ARRAY", 2**20)
+    with pytest.raises(ValueError, match=r"m\.jsonl is a JSON array of more than 1 MiB\. Convert it: python -c"):
+        read_manifest(written(tmp_path, "[" + " " * 2**20))
 
 
 def test_non_utf8_line_counts_as_broken(tmp_path: Path) -> None:
@@ -106,15 +134,26 @@ def test_write_then_read_gives_the_same(tmp_path: Path) -> None:
             draw.choice([None, 0.0, 1.25]),
             draw.choice([0.0, 2.5]),
             speaker=draw.choice(["", "ana"]),
+            start_byte=512,
+            byte_count=draw.choice([7, 2**40]),
         )
         for _ in range(50)
     ]
     path = tmp_path / "out.jsonl"
     write_manifest(path, clips)
     again = read_manifest(path)
-    assert [(c.audio_path, c.text, c.duration, c.offset, c.speaker) for c in again] == [
-        (c.audio_path, c.text, c.duration, c.offset, c.speaker) for c in clips
-    ]
+    assert [replace(clip, origin="") for clip in again] == clips
+
+
+def test_clips_of_one_shard_have_names_and_spans_of_their_own(tmp_path: Path) -> None:
+    clips = [Utterance(Path("s.tar"), "x", 1.0, start_byte=start, byte_count=100) for start in (0, 512)]
+    assert [clip.name for clip in clips] == ["s.tar[0:100]", "s.tar[512:612]"]
+    assert [clip.span for clip in clips] == [(0, 100), (512, 100)]
+    assert replace(clips[1], offset=0.5).name == "s.tar[512:612]@0.5s"
+    assert Utterance(Path("a.wav"), "x", 1.0).span is None
+    write_manifest(tmp_path / "m.jsonl", clips[:1])
+    entry = json.loads((tmp_path / "m.jsonl").read_text())
+    assert (entry["start_byte"], entry["byte_count"]) == (0, 100)
 
 
 def test_written_paths_are_relative_below_the_manifest_and_letters_stay(tmp_path: Path) -> None:

@@ -463,7 +463,7 @@ def test_bad_input_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.Captu
 
 def test_export(tmp_path: Path, model: QuartzNet, capsys: pytest.CaptureFixture) -> None:
     from quartznet.checkpoint import save_checkpoint
-    from quartznet.config import to_dict
+    from quartznet.settings import to_dict
 
     payload = {"model_config": to_dict(model.config), "weights": model.state_dict(), "lang": "es"}
     save_checkpoint(tmp_path / "run" / "last.pt", payload)

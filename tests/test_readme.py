@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
+import soundfile
+import tones
 import torch
 
 import quartznet
@@ -45,13 +47,51 @@ def test_evaluation_commands_parse() -> None:
         assert read_options(words).lang == "es"
 
 
+def test_preparing_commands_parse() -> None:
+    from data.prepare import read_options
+
+    found = commands("python -m data.prepare ")
+    assert found
+    for words in found:
+        assert read_options(words).lang == "es"
+
+
+def inline(start: str) -> list[list[str]]:
+    """Words of every command within a sentence that starts with ``start``."""
+    found = (" ".join(text.split()) for text in re.findall(r"(?<!`)`([^`]+)`(?!`)", README))
+    return [text.removeprefix(start).split() for text in found if text.startswith(start)]
+
+
+def test_commands_within_sentences_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from data.prepare import read_options
+    from quartznet import audit_file, augment_preview
+
+    monkeypatch.chdir(tmp_path)
+    tones.write_corpus(tmp_path)
+    soundfile.write("clip.mp3", tones.sing("abba"), 16000)
+    (tmp_path / "FILE").write_text("una frase\n", encoding="utf-8")
+    [words] = inline("python -m data.prepare ")
+    assert read_options(words).shards == 64
+    [words] = inline("python -m quartznet.augment_preview ")
+    augment_preview.main(words)
+    assert (tmp_path / "preview" / "preview.png").stat().st_size > 10_000
+    [words] = inline("python -m quartznet.text ")
+    audit_file.main(words)
+    assert "100.00%" in capsys.readouterr().out
+    [words] = inline("torchrun ")
+    assert words[:2] == ["--nproc_per_node", "4"]
+    for flags in inline("--data.cache "):
+        assert flags == ["memory"]
+
+
 def test_nemo_commands_exist() -> None:
     assert {words[0] for words in commands("python -m quartznet.nemo ")} == {"inspect", "export"}
 
 
 def test_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import numpy
-    import soundfile
 
     monkeypatch.chdir(tmp_path)
     model = quartznet.QuartzNet(ModelConfig((" ", "a"), (BlockConfig(4, 3, stride=2),))).eval()

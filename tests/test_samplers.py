@@ -1,10 +1,11 @@
 """Batches by seconds: sizes, coverage, order, processes, and going on in the middle of an epoch."""
 
+import itertools
 import random
 
 import pytest
 
-from data.samplers import FULL_BATCHES, SIMILAR, BucketSampler
+from data.samplers import FULL_BATCHES, SIMILAR, WINDOW, BucketSampler, even, padded_seconds
 
 DURATIONS = [round(random.Random(index).uniform(0.5, 16.0), 3) for index in range(500)]
 
@@ -15,8 +16,8 @@ def flat(batches: list[list[int]]) -> list[int]:
 
 def test_by_hand() -> None:
     durations = [2.0, 1.0, 1.1, 1.0, 2.0, 2.0, 1.0, 9.0]
-    sampler = BucketSampler(durations, batch_seconds=2.2, shuffle=False)
-    assert sampler.buckets == [([1, 3, 6, 2], 2), ([0, 4, 5], 1), ([7], 1)]
+    sampler = BucketSampler(durations, batch_seconds=2.4, shuffle=False)
+    assert sampler.windows == [[([1, 3, 6, 2], 2), ([0, 4, 5], 1), ([7], 1)]]
     assert list(sampler) == [[1, 3], [6, 2], [0], [4], [5], [7]]
     assert len(sampler) == 6
 
@@ -32,8 +33,8 @@ def test_every_clip_once_within_the_seconds(shuffle: bool) -> None:
 
 def test_few_shapes_and_little_padding() -> None:
     sampler = BucketSampler(DURATIONS, 20.0)
-    for clips, size in sampler.buckets:
-        seconds = [DURATIONS[index] for index in clips]
+    for clips, size in sampler.windows[0]:
+        seconds = [sampler.seconds[index] for index in clips]
         assert size * max(seconds) <= 20
         full_before_the_last = FULL_BATCHES * int(20 / sorted(seconds)[-2])
         assert max(seconds) <= SIMILAR * min(seconds) or len(clips) <= full_before_the_last
@@ -42,8 +43,48 @@ def test_few_shapes_and_little_padding() -> None:
 
 
 def test_the_last_batch_of_a_bucket_is_no_crumb() -> None:
-    assert [len(batch) for batch in BucketSampler([1.0] * 27, 26.0, shuffle=False)] == [14, 13]
-    assert [len(batch) for batch in BucketSampler([1.0] * 10, 4.0, shuffle=False)] == [4, 4, 2]
+    assert [len(batch) for batch in BucketSampler([1.0] * 27, 27.0, shuffle=False)] == [14, 13]
+    assert [len(batch) for batch in BucketSampler([1.0] * 10, 4.1, shuffle=False)] == [4, 4, 2]
+
+
+def test_padding_counts() -> None:
+    """One second is 16,000 samples and padded to 16,384: four of them need 4.096 s."""
+    assert [len(batch) for batch in BucketSampler([1.0] * 10, 4.09, shuffle=False)] == [3, 3, 3, 1]
+    assert padded_seconds(1.0, 16000) == 1.024 and padded_seconds(1.0, 8000) == 8192 / 8000
+
+
+def test_the_largest_batches_come_first_in_the_first_epoch() -> None:
+    def padded(batch: list[int]) -> float:
+        return len(batch) * max(map(sampler.seconds.__getitem__, batch))
+
+    for world_size in (1, 2):
+        sampler = BucketSampler(DURATIONS, 60.0, world_size=world_size)
+        batches = sampler._all_batches()
+        largest = sorted(map(padded, batches))[-world_size:]
+        assert sorted(map(padded, batches[:world_size])) == largest
+        assert next(iter(sampler)) == batches[0]
+        sampler.set_epoch(1)
+        assert padded(next(iter(sampler))) < largest[0]
+
+
+def test_even_by_hand() -> None:
+    assert even([[1, 2, 3], [4]], 2) == [[1, 2, 3], [4]]
+    assert even([[1, 2, 3], [4, 5]], 3) == [[1], [2, 3], [4, 5]]
+    assert even([[1], [2]], 3) == [[1], [2]]
+
+
+def test_shards_are_read_one_window_after_the_other() -> None:
+    groups = [index // 10 for index in range(500)]  # 50 shards, windows of 8
+    sampler = BucketSampler(DURATIONS, 60.0, groups=groups)
+    batches = list(sampler)
+    assert flat(batches) == list(range(500)) and len(batches) == len(sampler)
+    order = [{groups[index] // WINDOW for index in batch} for batch in batches]
+    assert all(len(seen) == 1 for seen in order)
+    sequence = [seen.pop() for seen in order][1:]  # the largest batch comes first
+    assert sum(left != right for left, right in itertools.pairwise(sequence)) <= 7
+    sampler.set_epoch(1)
+    assert len(list(sampler)) == len(batches)
+    assert [groups[batch[0]] // WINDOW for batch in sampler] != [groups[batch[0]] // WINDOW for batch in batches]
 
 
 def test_a_small_corpus_still_fills_batches() -> None:
@@ -84,9 +125,9 @@ def test_processes_share_evenly_and_lose_nothing(world_size: int) -> None:
     shares = [list(sampler) for sampler in samplers]
     assert {len(share) for share in shares} == {len(samplers[0])}
     batches = [tuple(batch) for share in shares for batch in share]
-    alone = list(BucketSampler(DURATIONS[:50], 60.0))
-    assert set(batches) == {tuple(batch) for batch in alone}
-    assert len(batches) - len(alone) < world_size
+    assert set(flat(batches)) == set(range(50))
+    if world_size <= 50:
+        assert flat(batches) == list(range(50))  # and nothing comes twice
 
 
 def test_a_clip_longer_than_the_batch_is_a_batch() -> None:
@@ -102,6 +143,7 @@ def test_a_clip_longer_than_the_batch_is_a_batch() -> None:
         ({"batch_seconds": 0.0}, "batch_seconds > 0"),
         ({"max_batch": 0}, "max_batch >= 1"),
         ({"longest_speed_factor": 0.0}, "longest_speed_factor > 0"),
+        ({"groups": [1, 2]}, "1 clips but 2 groups"),
         ({"rank": 2, "world_size": 2}, r"rank must lie in \[0, 2\), got 2"),
     ],
 )

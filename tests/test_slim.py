@@ -10,8 +10,9 @@ import torch
 
 from quartznet import load_model
 from quartznet.checkpoint import load_checkpoint, save_checkpoint
-from quartznet.config import ModelConfig, preset_blocks, to_dict
+from quartznet.config import ModelConfig, preset_blocks
 from quartznet.model import QuartzNet
+from quartznet.settings import to_dict
 from quartznet.slim import main, slim
 
 

@@ -1,12 +1,16 @@
 """Any corpus through one door, and durations out of headers."""
 
 import json
+import random
+import re
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from bad_corpus import BadCorpus, write_bad_common_voice, write_bad_manifest
 
 from data.manifest import Utterance, read_manifest, write_manifest
 from data.source import fill_durations, open_source, read_source
@@ -82,11 +86,36 @@ def test_a_path_that_no_file_system_takes_is_counted(tmp_path: Path) -> None:
     assert splits.skipped[0].startswith(f"{path}:5: there is no sound file '")
 
 
-def test_a_broken_line_is_an_error(tmp_path: Path) -> None:
-    path = manifest(tmp_path, "train", 4)
-    path.write_text(path.read_text() + "oops\n")
-    with pytest.raises(ValueError, match=r"train\.jsonl:5: not JSON"):
-        open_source(path)
+def test_an_archive_of_each_real_sample_gives_what_its_folder_gives(shared: Path, tmp_path: Path) -> None:
+    """In the same order, with the same texts and speakers."""
+    for lang in ("de", "en", "fr", "it", "pt"):
+        folder = shared / "corpora" / "common_voice_sample" / lang
+        with tarfile.open(tmp_path / f"{lang}.tar.gz", "w:gz", compresslevel=1) as tar:
+            tar.add(folder, f"cv-corpus-6.1/{lang}")
+        parts = [
+            [(clip.audio_path.name, clip.text, clip.speaker) for part in (s.train, s.dev, s.test) for clip in part]
+            for s in (open_source(folder), open_source(tmp_path / f"{lang}.tar.gz"))
+        ]
+        assert parts[0] == parts[1] and len(parts[0]) == 100
+
+
+@pytest.mark.parametrize("write", [write_bad_common_voice, write_bad_manifest])
+def test_a_corpus_of_bad_files_loses_those_and_no_other(tmp_path: Path, write: Callable[[Path], BadCorpus]) -> None:
+    """Readers and decoding together find every bad file but those whose sound is good and whose text is not."""
+    corpus = write(tmp_path)
+    splits = open_source(corpus.path)
+    problems, kept = list(splits.skipped), set()
+    for clip in (*splits.train, *splits.dev, *splits.test):
+        try:
+            read_audio(clip.audio_path, 16000, clip.offset)
+            kept.add(clip.audio_path.name)
+        except ValueError as error:
+            problems.append(str(error))
+    assert kept == corpus.good | {"no_text.wav", "text_too_long.wav"}
+    for place, reason in corpus.bad.items():
+        if place not in ("no_text.wav", "text_too_long.wav"):
+            assert any(place in problem and re.search(reason, problem) for problem in problems), place
+    assert len(problems) == len(corpus.bad) - 2
 
 
 @pytest.mark.parametrize("below", ["", "es", "cv-corpus-9/es"])
@@ -118,6 +147,64 @@ def test_a_folder_of_clips(tmp_path: Path) -> None:
         sound(tmp_path / f"{number}.wav")
         (tmp_path / f"{number}.txt").write_text(f"frase {number}")
     assert sizes(open_source(tmp_path)) == (3, 1, 1)
+
+
+LAYOUTS = {
+    "LibriSpeech": {
+        "LibriSpeech/train-clean/1/2/1-2.trans.txt": "1-2-0 UNO",
+        "LibriSpeech/train-clean/1/2/1-2-0.wav": "",
+    },
+    "Multilingual": {"mls/train/transcripts.txt": "1_2_0\tuno", "mls/train/audio/1/2/1_2_0.wav": ""},
+    "LJSpeech": {"LJ/metadata.csv": "a|uno|uno", "LJ/wavs/a.wav": ""},
+    "Kaldi": {"data/train/wav.scp": "a a.wav", "data/train/text": "a uno", "data/train/a.wav": ""},
+    "table": {"x/y/all.csv": "path,text\na.wav,uno", "x/y/a.wav": ""},
+    "manifest": {"x/train.jsonl": '{"audio_filepath": "a.wav", "text": "uno"}', "x/a.wav": ""},
+    "folder of clips": {"x/y/z/a.wav": "", "x/y/z/a.lab": "uno"},
+    "Common Voice": {
+        "cv/es/train.tsv": "path\tsentence\na.wav\tuno",
+        "cv/es/clips/a.wav": "",
+        "cv/es/clips/a.txt": "no",
+    },
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_is_recognised_from_above(tmp_path: Path, layout: str) -> None:
+    for name, content in LAYOUTS[layout].items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    splits = open_source(tmp_path)
+    assert splits.description.startswith(layout)
+    assert [clip.text.lower() for clip in splits.train] == ["uno"] and not splits.skipped
+
+
+def test_a_single_table_is_a_corpus(tmp_path: Path) -> None:
+    sound(tmp_path / "a.wav")
+    (tmp_path / "all.csv").write_text("path,text\na,uno\n")
+    assert [clip.text for clip in read_source(tmp_path / "all.csv")[0]] == ["uno"]
+    (tmp_path / "all.csv").write_text("name,words\na,uno\n")
+    with pytest.raises(ValueError, match=r"all\.csv:1: needs a column for the sound file .*'name', 'words'"):
+        open_source(tmp_path / "all.csv")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_noise_instead_of_tables_is_a_message_or_a_clear_error(tmp_path: Path, seed: int) -> None:
+    """Bytes drawn from what tables are made of, and from everything: no reader ends in anything but a ValueError."""
+    draw = random.Random(seed)
+    names = ("validated.tsv", "all.csv", "metadata.csv", "wav.scp", "text", "1-2.trans.txt", "train.jsonl", "a.txt")
+    (tmp_path / "clips").mkdir()
+    sound(tmp_path / "clips/a.wav")
+    for name in draw.sample(names, 2):
+        start = draw.choice(["", "path\tsentence\n", "path,text\n", "text;path\n", "["])
+        pieces = [draw.choice(["a", "a.wav", "\t", ",", "|", '"', "\r", "\n", '{"text": ', " "]) for _ in range(300)]
+        noise = bytes(draw.randrange(256) for _ in range(draw.choice([0, 30])))
+        (tmp_path / name).write_bytes(start.encode() + "".join(pieces).encode() + noise)
+    try:
+        splits = open_source(tmp_path)
+    except ValueError as error:
+        assert str(tmp_path) in str(error)
+    else:
+        assert all(clip.audio_path.is_file() for clip in splits.train)
 
 
 def test_nothing_there_says_what_is_looked_for(tmp_path: Path) -> None:

@@ -119,6 +119,12 @@ def test_given_parts_stay() -> None:
     assert splits.test == clips[20:] and len(splits.dev) == 2 and len(splits.train) == 18
 
 
+def test_holding_out_leaves_the_other_lists_alone() -> None:
+    clips = corpus(40)
+    splits = with_held_out(Splits(clips[:30], [], [], extra=clips[30:33], other=clips[33:36], invalidated=clips[36:]))
+    assert splits.dev and (splits.extra, splits.other, splits.invalidated) == (clips[30:33], clips[33:36], clips[36:])
+
+
 def test_sentence_key_hears_no_case_and_no_punctuation_but_keeps_marks() -> None:
     assert sentence_key("¡Hola,  Ñandú!") == sentence_key("hola n\u0303andú")
     assert sentence_key("हिन्दी") == "हिन्दी"

@@ -1,20 +1,20 @@
-"""Alphabets, the rules of each language, alphabets from text, the audit: by hand, by fuzzing, on real transcripts."""
+"""Alphabets, the rules of each language, alphabets from text: by hand and by fuzzing."""
 
-import json
 import random
 import sys
 import unicodedata
-from pathlib import Path
 
 import pytest
 
-from quartznet.text import Alphabet, Language, audit, find_language, known_languages, language_from_texts, lower_case
+from quartznet.alphabet import Alphabet
+from quartznet.audit import audit
+from quartznet.text import Language, find_language, known_languages, language_from_texts, limit_marks, lower_case
 
 PAIRS = [
-    ("en", "Don’t panic, it's 'fine' & well-known.", "don't panic it's fine well known"),
+    ("en", "Don’t panic, it's 'fine' & well-known.", "don't panic it's fine and well known"),
     ("en", "The dogs' bones; rock 'n' roll!", "the dogs' bones rock n roll"),
     ("en", "Naïve café, Æsop’s façade — Łódź", "naive cafe aesop's facade lodz"),
-    ("en", "AT&T rose 3.5% in 2020", "at t rose in"),
+    ("en", "AT&T rose 3.5% in 1995", "at and t rose three point five per cent in nineteen ninety five"),
     ("en", "soft\u00adhyphen zero\u200bwidth\ufeff", "softhyphen zerowidth"),
     ("en", "ｆｕｌｌ ﬁne ①", "full fine"),
     ("es", "¿Dónde está el PINGÜINO, niño?", "dónde está el pingüino niño"),
@@ -37,6 +37,23 @@ PAIRS = [
     ("ca", "El barceloní va dir-m’ho, ço és, pingüí", "el barceloní va dir m'ho ço és pingüí"),
     ("uk", "П’ЯТЬ об`єктів: Ґанок, їжак і є", "п'ять об'єктів ґанок їжак і є"),
     ("uk", "пiдъезд, выэё", "під'езд виейо"),
+    ("sv", "Idén på ARMÉN: Søren & Ægir, 21 öl", "idén på armén sören och ägir tjugoett öl"),
+    ("da", "RØDGRØD på Ærø, Malmö", "rødgrød på ærø malmø"),
+    ("nb", "Én kafé på Ås, fôret ditt; Göteborg", "én kafé på ås fôret ditt gøteborg"),
+    ("fi", "ŠAKKI, Åbo ja Õnne: hyvää yötä", "šakki åbo ja önne hyvää yötä"),
+    ("cs", "PŘÍLIŠ žlutoučký kůň, Ľudmila", "příliš žlutoučký kůň ludmila"),
+    ("sk", "Vŕba, KĹZAŤ, dĺžeň, stôl, päť", "vŕba kĺzať dĺžeň stôl päť"),
+    ("ro", "Şi ţara ȘI ȚARA; l-am văzut în câmp", "și țara și țara l am văzut în câmp"),
+    ("hu", "ÁRVÍZTŰRŐ tükörfúrógép; hõ, fû", "árvíztűrő tükörfúrógép hő fű"),
+    ("tr", "IŞIK İzmir'de; KÂR, Türkçe'nin", "ışık izmirde kâr türkçenin"),
+    ("eo", "EĤOŜANĜO ĉiuĵaŭde; Zürich", "eĥoŝanĝo ĉiuĵaŭde zurich"),
+    ("eu", "Euskal Herrian: iñor, Curaçao", "euskal herrian iñor curaçao"),
+    ("gl", "A muiñeira, lingüística, egoísmo; Façade", "a muiñeira lingüística egoísmo facade"),
+    ("el", "ΟΔΟΣ, οδός; ΜΑΪΟΣ — τὸ πνεῦμα", "οδος οδός μαϊος τό πνεύμα"),
+    ("el", "Aθήνα, Tο kαλό (Latin A, T, k), Pόδος, ΣΙΣΥΦΟΣ", "αθήνα το καλό ρόδος σισυφος"),
+    ("ru", "Mосква, pека, сοбака (Latin M, p; Greek ο)", "москва река собака"),
+    ("en", "wіth Cyrillic і and Grεεk ο in wοrds", "with cyrillic and greek in words"),
+    ("es", "cаsa de Мoscú", "casa de moscú"),
 ]
 
 
@@ -47,15 +64,19 @@ def test_normalisation_by_hand(code: str, text: str, expected: str) -> None:
 
 def test_every_language_is_in_the_table_above() -> None:
     assert set(known_languages()) == {code for code, _, _ in PAIRS}
-    assert known_languages() == ("ca", "de", "en", "es", "fr", "it", "nl", "pl", "pt", "ru", "uk")
+    assert {"ca", "de", "en", "es", "fr", "it", "nl", "pl", "pt", "ru", "uk"} < set(known_languages())
 
 
-@pytest.mark.parametrize("code", ["ca", "de", "en", "es", "fr", "it", "nl", "pl", "pt", "ru", "uk"])
+@pytest.mark.parametrize("code", known_languages())
 def test_labels_are_unique_and_their_own_normal_form(code: str) -> None:
     language = find_language(code)
     assert language.labels == (" ", *language.letters) and len(set(language.labels)) == len(language.labels)
     for letter in set(language.letters) - set("'·"):
-        assert language.normalize(letter) == language.normalize(letter.upper()) == letter or letter == "ß"
+        assert (
+            language.normalize(letter) == language.normalize(letter.upper()) == letter
+            or letter in "ßςΐΰ"
+            or code == "tr"
+        )
     assert Alphabet(language.labels).blank == len(language.letters) + 1
     for letter, written in language.mapping.items():
         assert unicodedata.is_normalized("NFC", letter + written) and letter == lower_case(letter, code)
@@ -76,7 +97,7 @@ def test_the_numbers_of_labels_that_others_rely_on() -> None:
 def fuzzed_texts(letters: str, count: int) -> list[str]:
     """Random texts from all of Unicode, with the letters, marks and apostrophes that make trouble mixed in."""
     chance = random.Random(0)
-    trouble = letters + letters.upper() + "'’‘`·•\u0301\u0308\u0327\u093c\u05bcİIıΣς7%- \"_.\u200d\u0640ŀĳǅﬃ가が"
+    trouble = letters + letters.upper() + "'’‘`·•\u0301\u0308\u0327\u093c\u05bcİIıΣς7%€²٣.,:- \"_.\u200d\u0640ŀĳǅﬃ가が"
     return [
         "".join(
             chance.choice(trouble) if chance.random() < 0.8 else chr(chance.randrange(sys.maxunicode + 1))
@@ -95,10 +116,10 @@ def assert_normal(language: Language, text: str) -> None:
     assert unicodedata.is_normalized("NFC", once) or not set(unicodedata.normalize("NFC", once)) <= set(language.labels)
 
 
-@pytest.mark.parametrize("code", ["ca", "de", "en", "es", "fr", "it", "nl", "pl", "pt", "ru", "uk"])
+@pytest.mark.parametrize("code", known_languages())
 def test_any_text_becomes_labels_only_and_twice_is_once(code: str) -> None:
     language = find_language(code)
-    for text in fuzzed_texts(language.letters, 400):
+    for text in fuzzed_texts(language.letters, 250):
         assert_normal(language, text)
         assert_normal(language.restricted_to([" ", *language.letters[::2]]), text)
 
@@ -155,9 +176,49 @@ def test_an_alphabet_needs_letters() -> None:
         language_from_texts("sw", ["12", "?!"])
 
 
+def test_rare_letters_without_a_base_letter_are_named_in_a_text() -> None:
+    language = language_from_texts("sw", ["ae" * 10000 + "b" * 3 + "éжжĂ"])
+    assert language.rare_losses("ЖÉĂabж") == "ж" and language.rare_losses("aéb ψ") == ""
+    assert language.restricted_to(["a"]).rare_losses("ж") == find_language("es").rare_losses("ж") == ""
+
+
+def test_arabic_script_look_alikes_and_vowel_marks() -> None:
+    assert language_from_texts("ar", ["على يد کتاب یوم"]).letters == "".join(sorted(set("علىيدكتابوم")))
+    persian = language_from_texts("fa", ["كتاب يك خانه می‌روم", "هزار و دویست و سی و چهار"])
+    assert "ك" not in persian.letters and "ي" not in persian.letters
+    assert persian.normalize("كـــتاب يك ۲۱ ۱٬۲۳۴") == "کتاب یک بیست و یک هزار و دویست و سی و چهار"
+    assert language_from_texts("ur", ["هے ہے كل"]).letters == "".join(sorted(set("ہےکل")))
+    voiced = "السَّلَامُ"
+    assert language_from_texts("ar", [voiced]).normalize(voiced) == voiced
+    assert language_from_texts("ar-plain", [voiced]).normalize(voiced) == "السلام"
+
+
+def test_russian_yo_is_kept_or_folded() -> None:
+    assert find_language("ru").normalize("Ещё ЁЖ") == "ещё ёж"
+    folded = find_language("ru-fold")
+    assert folded.normalize("Ещё ЁЖ 3-й четвёртый 4-й") == "еще еж третий четвертый четвертый"
+    assert (len(folded.letters), folded.code) == (32, "ru") and find_language("ru-RU") == find_language("ru")
+
+
+def test_variants_change_the_numbers() -> None:
+    assert find_language("pt").normalize("16") == "dezasseis" and find_language("pt-BR").normalize("16") == "dezesseis"
+    assert find_language("fr_BE").normalize("71") == "septante et un" and find_language("fr-CA").normalize("80") != "71"
+
+
+def test_hundreds_of_marks_on_a_letter_are_cut_and_reported() -> None:
+    marks = "\u0301\u0316"
+    assert limit_marks("a" + marks * 20 + "b" + marks) == ("a" + marks * 15 + "b" + marks, marks * 5)
+    assert limit_marks("हिन्दी…" + "…" * 50) == ("हिन्दी…" + "…" * 50, "")
+    pieces = list(find_language("es").convert("a" + marks * 20))
+    assert [piece for piece in pieces if piece[0] == "dropped"] == [("dropped", mark, "") for mark in marks * 5]
+    text = "a" + marks * 500_000  # composing all of these would take hours
+    assert find_language("es").normalize(text) == "á" and len(lower_case(text, "es")) <= 31
+
+
 def test_codes_with_a_region_mean_the_language() -> None:
     assert find_language("pt-BR").code == find_language("PT_pt").code == "pt"
     assert find_language("sw") is None and find_language("com") is None
+    assert find_language("es-MX") == find_language("es_419") == find_language("es")
 
 
 @pytest.mark.parametrize("code", ["", "../es", "_common", "spanish"])
@@ -210,88 +271,6 @@ def test_alphabet_errors() -> None:
         Alphabet(("a", "b")).encode("aßc")
     with pytest.raises(ValueError, match=r"label numbers go from 0 to 1, got \[0, 2\]; remove blanks"):
         Alphabet(("a", "b")).decode([0, 2])
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The audit
-
-
-def test_counts_by_hand() -> None:
-    result = audit(["Voilà, 7 días…", "días-días!", "42"], find_language("es"))
-    assert result.kept == {"v": 1, "o": 1, "i": 1, "l": 1, "d": 3, "í": 3, "a": 3, "s": 3}
-    assert result.mapped == {"à": 1} and result.written == {"à": "a"}
-    assert result.dropped == {"7": 1, "4": 1, "2": 1}
-    assert result.punctuation == {",": 1, "…": 1, "-": 1, "!": 1}
-    assert (result.texts, result.empty, result.letters) == (3, 1, 20)
-    assert result.letters_lost == pytest.approx(3 / 20)
-    assert result.examples == {"à": "Voilà, 7 días…", "7": "Voilà, 7 días…", "4": "42", "2": "42"}
-    assert result.unused == "bcefghjkmnñpqrtuwxyzáéóúü"
-
-
-def test_nothing_lost_passes_and_lost_letters_stop_with_the_remedy() -> None:
-    audit(["días " * 100 + "7"], find_language("es")).check()
-    result = audit(["tiene 7 años", "7 жuntos"], find_language("es"))
-    with pytest.raises(
-        ValueError, match=r"17\.65% of the letters .* Spanish \(--lang es\) .* 7 2x, ж 1x\. Spell numbers"
-    ):
-        result.check()
-    with pytest.raises(ValueError, match=r"more than 0\.50%: .* choose another --lang, .* with --allow-char-loss"):
-        result.check()
-    result.check(limit=0.2)
-
-
-def test_a_wrong_language_is_named_before_anything_else() -> None:
-    with pytest.raises(
-        ValueError, match=r"none of 1 texts holds a letter of Spanish \(--lang es\); choose another --lang"
-    ):
-        audit(["привет"], find_language("es")).check(limit=1.0)
-
-
-def test_ten_worst_characters_and_the_number_of_the_others() -> None:
-    with pytest.raises(ValueError, match=r"а 1x, .* й 1x and 3 other characters"):
-        audit(["aaa", "абвгдежзийклм"], find_language("en").restricted_to(["a"])).check()
-
-
-def test_the_table_fits_a_terminal() -> None:
-    texts = ["Voilà, 7 días\tcon 東京 y ё, " + "muy largo " * 20, "हिन्दी " + "".join(map(chr, range(0x3041, 0x3061)))]
-    table = audit(texts, find_language("es")).table()
-    lines = table.splitlines()
-    seen = [[c for c in line if not unicodedata.combining(c) and unicodedata.category(c) != "Mc"] for line in lines]
-    assert max(sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in line) for line in seen) <= 80
-    assert lines[0] == "Spanish (es): 33 letters and the space"
-    assert lines[1].startswith("2 texts, ") and lines[1].endswith("% lost")
-    assert any(line.startswith("mapped   à -> a") and "voilà, 7 días con" in line for line in lines)
-    assert any(line.startswith("lost     7") for line in lines) and "other characters, " in table
-    assert any(line.startswith("removed  , 2") for line in lines)
-    assert lines[-1] == "1 of the texts are empty after this"
-
-
-def test_a_table_of_few_letters_in_full() -> None:
-    assert audit(
-        ["Abba!", "ça"], find_language("en").restricted_to([" ", "a", "b", "c", "d"])
-    ).table().splitlines() == [
-        "English (en): 4 letters and the space",
-        "2 texts, 6 letters: 83.33% kept, 16.67% mapped, 0.00% lost",
-        "kept     a 3  b 2",
-        "unused   d",
-        "mapped   ç -> c                1  ça",
-        "removed  ! 1",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("code", "folder", "least"),
-    # measured over the train splits: es 99.4 % of the read part (its prompts were typed without accents), de 99.5 %
-    # (apostrophes of foreign names), ru 99.4 % (one prompt names Latin letters), en 100 %
-    [("es", "es_read", 0.99), ("de", "de_kerstin", 0.99), ("ru", "ru_prompts", 0.99), ("en", "en_kathleen", 1.0)],
-)
-def test_real_transcripts_normalise_to_their_edited_texts(shared: Path, code: str, folder: str, least: float) -> None:
-    lines = (shared / "corpora" / folder / "train.jsonl").read_text(encoding="utf-8").splitlines()
-    utterances = [line for line in map(json.loads, lines) if line["set"] != "asterisk_es"]
-    language = find_language(code)
-    equal = sum(language.normalize(line["raw_text"]) == line["text"] for line in utterances)
-    assert len(utterances) > 100 and equal / len(utterances) >= least
-    audit([line["raw_text"] for line in utterances], language).check()
 
 
 def test_quotations_nested_without_end_take_no_time_and_stay_normal() -> None:

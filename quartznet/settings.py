@@ -1,0 +1,116 @@
+"""Settings dataclasses <-> dictionaries <-> YAML <-> dotted names such as ``optim.lr``.
+
+Unknown keys, wrong types and impossible values are errors that name the full path. The surprise: PyYAML reads ``1e-3``
+as a string, so every number is converted by the type of its field, never by what YAML thought it was.
+"""
+
+import dataclasses
+import math
+import reprlib
+import types
+import typing
+from pathlib import Path
+
+import yaml
+
+
+def to_dict(settings: object) -> dict:
+    """A settings dataclass as plain dictionaries, lists, numbers and strings, ready for YAML or a checkpoint."""
+
+    def plain(value: object) -> object:
+        if dataclasses.is_dataclass(value):
+            return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        return [plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+    return plain(settings)
+
+
+Settings = typing.TypeVar("Settings")
+
+
+def from_dict(kind: type[Settings], mapping: dict, path: str = "") -> Settings:
+    """Builds ``kind`` from nested dictionaries; messages show long values shortened.
+
+    Raises:
+        ValueError: for an unknown key, a wrong type or an impossible value; the message names the full path.
+    """
+    if not isinstance(mapping, dict):
+        raise ValueError(f"{path or kind.__name__} must be a table of settings, got {reprlib.repr(mapping)}")
+    hints = typing.get_type_hints(kind)
+    names = [item.name for item in dataclasses.fields(kind)]
+    unknown = [key for key in mapping if key not in names]
+    if unknown:
+        where = ", ".join(f"{path}{key}" for key in unknown)
+        raise ValueError(f"unknown setting {where}; {kind.__name__} has {', '.join(names)}")
+    values = {key: _convert(value, hints[key], f"{path}{key}") for key, value in mapping.items()}
+    try:
+        return kind(**values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path.rstrip('.') or kind.__name__}: {error}") from error
+
+
+def _convert(value: object, hint: object, path: str) -> object:
+    """``value`` as the type ``hint``: what YAML and the command line hand over is text or nearly right."""
+    if typing.get_origin(hint) is types.UnionType:
+        options = [option for option in typing.get_args(hint) if option is not type(None)]
+        if value is None or value in ("none", "null"):
+            return None
+        return _convert(value, options[0], path)
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, path + ".")
+    if typing.get_origin(hint) is tuple:
+        return _convert_tuple(value, typing.get_args(hint), path)
+    if hint is bool:
+        if isinstance(value, bool) or (isinstance(value, str) and value.lower() in ("true", "false")):
+            return str(value).lower() == "true"
+        raise ValueError(f"{path} must be true or false, got {reprlib.repr(value)}")
+    if hint in (int, float):
+        return _number(value, hint, path)
+    if not isinstance(value, str):
+        raise ValueError(f"{path} must be text, got {reprlib.repr(value)}")
+    return value
+
+
+def _convert_tuple(value: object, arguments: tuple, path: str) -> tuple:
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{path} must be a list, got {reprlib.repr(value)}")
+    if arguments[-1] is not Ellipsis and len(value) != len(arguments):
+        raise ValueError(f"{path} must have {len(arguments)} values, got {len(value)}: {reprlib.repr(value)}")
+    return tuple(_convert(item, arguments[0], f"{path}[{index}]") for index, item in enumerate(value))
+
+
+def _number(value: object, kind: type, path: str) -> int | float:
+    name = "a whole number" if kind is int else "a number"
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, bool) or not math.isfinite(number) or (kind is int and number != int(number)):
+        raise ValueError(f"{path} must be {name}, got {reprlib.repr(value)}")
+    return kind(number)
+
+
+def save_yaml(settings: object, path: str | Path) -> None:
+    """Writes a settings dataclass as YAML, keys in the order of the fields."""
+    Path(path).write_text(yaml.safe_dump(to_dict(settings), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def load_yaml(path: str | Path) -> dict:
+    """Reads a YAML file of settings as a dictionary; raises ``ValueError`` that names the file and the line."""
+    try:
+        mapping = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(mapping, dict):
+        raise ValueError(f"{path} must hold 'key: value' lines, got {type(mapping).__name__}")
+    return mapping
+
+
+def override(mapping: dict, dotted: str, value: object) -> None:
+    """Sets ``mapping["optim"]["lr"]`` for ``dotted`` = ``optim.lr``, making the tables on the way."""
+    *tables, last = dotted.replace("-", "_").split(".")
+    for table in tables:
+        mapping = mapping.setdefault(table, {})
+    mapping[last] = value
