@@ -204,9 +204,14 @@ def prepare(
     """Everything; see the module's docstring.
 
     Raises:
-        FileNotFoundError, ValueError: nothing at ``source``, no corpus, no language, no clip left, or no such split.
+        FileNotFoundError, ValueError: nothing at ``source``, no corpus, no language, no clip left, no such split, or no
+            folder ``out``.
     """
     clips, corpus = read(source, include_other)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{out} cannot be made ({error.strerror}); OUT is the folder for the result") from error
     official_hours_of = {clip.name for clip in corpus.train}
     language, counted = choose_language(lang, clips)
     raw_texts = [clip.text for part in PARTS for clip in clips.parts[part]]

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from bad_corpus import write_bad_common_voice, write_bad_manifest
 from tones import sing
+from tones import write_corpus as write_corpus_of_tones
 
 from data import inspect_clips as inspect_module
 from data.manifest import read_manifest
@@ -199,11 +200,20 @@ def test_a_language_without_rules_takes_its_alphabet_from_the_texts(tmp_path: Pa
     ("arguments", "message"),
     [
         (["nowhere", "out", "--lang", "es"], "there is no nowhere"),
+        (
+            ["train.jsonl", "file", "--lang", "es"],
+            "file cannot be made (File exists); OUT is the folder for the result",
+        ),
         (["nowhere", "out", "--lang", "es", "--ratio", "0.7"], "--ratio must lie between 0 and 0.5"),
         (["nowhere", "out", "--lang", "es", "--jobs", "-1"], "--jobs and --shards from 0 on, got 0.1, -1 and 0"),
     ],
 )
-def test_mistakes(arguments: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
+def test_mistakes(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_corpus_of_tones(tmp_path)
+    (tmp_path / "file").touch()
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
 
