@@ -153,6 +153,16 @@ def test_duplicates_and_contradictions(tmp_path: Path) -> None:
     assert report.contents["rejected"] == {"duplicate": 3}
 
 
+def test_nothing_left_to_train_on(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    rows = {"train": [("a.wav", "ann", "uno")], "dev": [("b.wav", "ann", "dos")], "test": [("c.wav", "bob", "tres")]}
+    corpus, out = write_corpus(tmp_path / "cv", rows), tmp_path / "out"
+    assert main([str(corpus), str(out), "--lang", "es", "--jobs", "0"]) == 2
+    assert "--split official keeps the corpus's own parts" in capsys.readouterr().err
+    assert [reason for _, reason in rejected(out)] == [f"its speaker is in dev or test ({corpus / 'train.tsv'}:2)"]
+    assert not (out / "train.jsonl").exists()
+    assert main([str(corpus), str(out), "--lang", "es", "--jobs", "0", "--split", "official"]) == 0
+
+
 def test_the_report_says_what_happened_to_the_text(tmp_path: Path) -> None:
     rows = [(f"{n}.wav", f"s{n}", f"Là frase {'abcdefgh'[n]} 漢 21 | <b>") for n in range(8)]
     corpus = write_corpus(tmp_path / "cv", {"validated": rows})
