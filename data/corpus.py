@@ -13,6 +13,7 @@ The surprise: most of reading is saying what could not be read. A reader never d
 utterance becomes a message "where: reason" in ``Splits.skipped``.
 """
 
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -76,6 +77,19 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):
         return False
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders in ``folder``, sorted; a link that leads in a circle or to nowhere is none."""
+
+    def is_folder(entry: os.DirEntry) -> bool:
+        try:
+            return entry.is_dir()
+        except OSError:
+            return False
+
+    with os.scandir(folder) as entries:
+        return sorted(Path(entry.path) for entry in entries if is_folder(entry))
 
 
 def without_repeats(clips: Iterable[Utterance], skipped: list[str]) -> list[Utterance]:

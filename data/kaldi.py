@@ -11,12 +11,11 @@ Kaldi. A table that somebody else wrote would run whatever it says. Nothing is e
 message that says how to write the sound out once.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.corpus import PARTS, Corpus, described, is_file, part_of, without_repeats
+from data.corpus import PARTS, Corpus, described, folders_in, is_file, part_of, without_repeats
 from data.lines import numbered_lines, shown
 from data.manifest import Utterance
 from data.splits import Splits
@@ -45,7 +44,7 @@ def _directories(path: Path) -> list[tuple[str, Path]]:
     """(part, directory): ``path`` itself as train; or train, dev, test in it, or all that begin like that."""
     if _is_directory(path):
         return [("train", path)]
-    inside = sorted(Path(entry.path) for entry in os.scandir(path) if entry.is_dir()) if path.is_dir() else []
+    inside = folders_in(path) if path.is_dir() else []
     found = [(part, folder) for folder in inside if (part := part_of(folder.name)) and _is_directory(folder)]
     plain = [(part, folder) for part, folder in found if folder.name == part]
     return plain if any(part == "train" for part, _ in plain) else found

@@ -204,9 +204,14 @@ def prepare(
     """Everything; see the module's docstring.
 
     Raises:
-        FileNotFoundError, ValueError: nothing at ``source``, no corpus, no language, no clip left, or no such split.
+        FileNotFoundError, ValueError: nothing at ``source``, no corpus, no language, no clip left, no such split, or no
+            folder ``out``.
     """
     clips, corpus = read(source, include_other)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{out} cannot be made ({error.strerror}); OUT is the folder for the result") from error
     official_hours_of = {clip.name for clip in corpus.train}
     language, counted = choose_language(lang, clips)
     raw_texts = [clip.text for part in PARTS for clip in clips.parts[part]]
@@ -221,6 +226,12 @@ def prepare(
         clip.duration for clip in clips.parts["train"] if clip.name in official_hours_of and (corpus.dev or corpus.test)
     )
     splits = split(clips, corpus.description, how, share)
+    if not splits.train:
+        write_rejected(clips.rejected, out / "rejected.tsv")
+        raise ValueError(
+            f"no clip is left to train on, see {out / 'rejected.tsv'}; where all of them share a speaker or a sentence "
+            "with dev or test, --split official keeps the corpus's own parts"
+        )
     for name, part in (("train", splits.train), ("dev", splits.dev), ("test", splits.test)):
         if shards:  # dev and test, which are read in one order, get one each
             part = write_shards(part, out / "shards", name, shards if name == "train" else 1)

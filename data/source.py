@@ -7,7 +7,6 @@ The surprise: nothing is converted. mp3 stays mp3, and what a corpus needs (dura
 each run in seconds instead of being written into a second copy that goes out of date.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,7 +17,7 @@ from tqdm import tqdm
 from data.archive import SUFFIXES as ARCHIVES
 from data.archive import extract_archive
 from data.common_voice import CommonVoice
-from data.corpus import PARTS, Corpus
+from data.corpus import PARTS, Corpus, folders_in
 from data.folder import FolderOfClips
 from data.kaldi import KaldiDirectory
 from data.librispeech import LibriSpeech
@@ -126,10 +125,10 @@ def _levels(path: Path) -> Iterator[list[Path]]:
     for _ in range(3):
         yield level
         level = sorted(
-            Path(entry.path)
+            below
             for folder in level
-            for entry in os.scandir(folder)
-            if entry.is_dir() and not entry.name.startswith(".") and ".partial-" not in entry.name
+            for below in folders_in(folder)
+            if not below.name.startswith(".") and ".partial-" not in below.name
         )
 
 

@@ -4,7 +4,7 @@ The words for integers and ordinals are those of the library num2words; everythi
 what is said for the decimal mark, which endings make an ordinal, the names of signs) is data in
 quartznet/languages/*.yaml. How a token of digits is read:
 
-    14:30                 hours and minutes; minutes of zero are not said
+    14:30  14h30          hours and minutes; minutes of zero are not said, and a following "Uhr" is said once
     1.234.567  1 234      one number, where the marks are those of the language and part groups of three
     3,5                   a decimal fraction, where the mark is the language's
     12.05.2020  1,2,3     anything else with marks: one number after the other
@@ -70,6 +70,7 @@ class Spelling:
     fraction: Literal["digits", "number", "parts"] = "digits"  # 3,14: one four, fourteen, or fourteen hundredths
     minus: str = "minus"
     hour: str = ""  # said between hours and minutes
+    hour_sign: str = ""  # a letter that is written between them: 10h30
     years: bool = False  # whether years have words of their own: nineteen ninety
     rewrite: Mapping[str, str] = field(default_factory=dict)  # corrects the words of num2words
     endings: Sequence[Ending] = ()
@@ -107,20 +108,25 @@ class Spelling:
 
     @cached_property
     def _wanted(self) -> re.Pattern[str]:
-        """Any digit or any character of a sign that is no letter: a quick look at the many texts without."""
-        return re.compile(rf"[\d{re.escape(''.join({c for sign in self.symbols for c in sign if not c.isalnum()}))}]")
+        """Any digit, or any character of a sign that is no small letter: a quick look at the many texts without."""
+        rare = {c for sign in self.symbols for c in sign if unicodedata.category(c) != "Ll"}
+        return re.compile(rf"[\d{re.escape(''.join(sorted(rare)))}]")
 
     @cached_property
     def _tokens(self) -> re.Pattern[str]:
-        """``minus`` ``money`` ``digits`` ``ending0``..., or ``symbol``."""
+        """``minus`` ``money`` ``digits`` ``said_hour`` ``ending0``..., or ``symbol``."""
         signs = sorted(self.symbols, key=len, reverse=True)
         money = "|".join(re.escape(sign) for sign in signs if sign[-1] in MONEY)
         marks = re.escape(f".,:{DECIMAL}{THOUSANDS}{SPACES}{self.thousands}")
         endings = "|".join(f"(?P<ending{number}>{ending.after})" for number, ending in enumerate(self.endings))
+        time = rf"|{re.escape(self.hour_sign)}\d\d(?!\d)" if self.hour_sign else ""
+        hour = rf"(?:(?<=:\d\d)\s(?P<said_hour>{re.escape(self.hour.lower()) or NEVER})(?!\w))?"
+        names = (r"(?<![^\W\d])" * sign[0].isalpha() + re.escape(sign) for sign in signs)
         return re.compile(
             rf"(?:(?P<minus>(?<![^\s(\[])[-−])|(?<!\w)[{APOSTROPHES}](?=\d\d(?!\d)))?"
-            rf"(?:(?P<money>{money or NEVER})\s?)?(?P<digits>\d+(?:[{marks}]\d+)*)(?:(?:{endings or NEVER})(?!\w))?"
-            rf"|(?P<symbol>{'|'.join(map(re.escape, signs)) or NEVER})"
+            rf"(?:(?P<money>{money or NEVER})\s?)?(?P<digits>\d+(?:[{marks}]\d+{time})*){hour}"
+            rf"(?:(?:{endings or NEVER})(?!\w))?"
+            rf"|(?P<symbol>{'|'.join(names) or NEVER})"
         )
 
     def _amount(self, match: re.Match[str]) -> tuple[str | None, Decimal]:
@@ -128,6 +134,8 @@ class Spelling:
         ending = next((ending for n, ending in enumerate(self.endings) if match[f"ending{n}"]), None)
         pieces = re.split(r"(\D)", _ascii(match["digits"]))
         words, value = self._one_after_the_other(pieces[::2], pieces[1::2], ending)
+        if match["said_hour"] and self.hour not in words:  # 99:99 Uhr is no time
+            words.append(self.hour)
         if match["minus"]:
             words.insert(0, self.minus)
         if match["money"]:
@@ -138,7 +146,12 @@ class Spelling:
         self, digits: list[str], marks: list[str], ending: Ending | None
     ) -> tuple[list[str | None], Decimal]:
         """Words of every number in ``digits[0] marks[0] digits[1] ...``, and the value of the last."""
-        if marks == [":"] and len(digits[1]) == 2 and int(digits[0][-3:]) <= 24 and int(digits[1]) < 60:
+        if (
+            marks in ([":"], [self.hour_sign])
+            and len(digits[1]) == 2
+            and int(digits[0][-3:]) <= 24
+            and int(digits[1]) < 60
+        ):
             return self._time(*digits), Decimal(0)
         words: list[str | None] = []
         start, whole, fraction = 0, "", ""

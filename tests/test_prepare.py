@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from bad_corpus import write_bad_common_voice, write_bad_manifest
 from tones import sing
+from tones import write_corpus as write_corpus_of_tones
 
 from data import inspect_clips as inspect_module
 from data.manifest import read_manifest
@@ -152,6 +153,16 @@ def test_duplicates_and_contradictions(tmp_path: Path) -> None:
     assert report.contents["rejected"] == {"duplicate": 3}
 
 
+def test_nothing_left_to_train_on(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    rows = {"train": [("a.wav", "ann", "uno")], "dev": [("b.wav", "ann", "dos")], "test": [("c.wav", "bob", "tres")]}
+    corpus, out = write_corpus(tmp_path / "cv", rows), tmp_path / "out"
+    assert main([str(corpus), str(out), "--lang", "es", "--jobs", "0"]) == 2
+    assert "--split official keeps the corpus's own parts" in capsys.readouterr().err
+    assert [reason for _, reason in rejected(out)] == [f"its speaker is in dev or test ({corpus / 'train.tsv'}:2)"]
+    assert not (out / "train.jsonl").exists()
+    assert main([str(corpus), str(out), "--lang", "es", "--jobs", "0", "--split", "official"]) == 0
+
+
 def test_the_report_says_what_happened_to_the_text(tmp_path: Path) -> None:
     rows = [(f"{n}.wav", f"s{n}", f"Là frase {'abcdefgh'[n]} 漢 21 | <b>") for n in range(8)]
     corpus = write_corpus(tmp_path / "cv", {"validated": rows})
@@ -199,11 +210,20 @@ def test_a_language_without_rules_takes_its_alphabet_from_the_texts(tmp_path: Pa
     ("arguments", "message"),
     [
         (["nowhere", "out", "--lang", "es"], "there is no nowhere"),
+        (
+            ["train.jsonl", "file", "--lang", "es"],
+            "file cannot be made (File exists); OUT is the folder for the result",
+        ),
         (["nowhere", "out", "--lang", "es", "--ratio", "0.7"], "--ratio must lie between 0 and 0.5"),
         (["nowhere", "out", "--lang", "es", "--jobs", "-1"], "--jobs and --shards from 0 on, got 0.1, -1 and 0"),
     ],
 )
-def test_mistakes(arguments: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
+def test_mistakes(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_corpus_of_tones(tmp_path)
+    (tmp_path / "file").touch()
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import tones
 from bad_corpus import BadCorpus, write_bad_common_voice, write_bad_manifest
 
 from data.manifest import Utterance, read_manifest, write_manifest
-from data.source import fill_durations, open_source, read_source
+from data.source import fill_durations, open_source, read_corpus, read_source
 from data.splits import Splits
 from quartznet.audio import read_audio
 
@@ -269,3 +270,11 @@ def test_real_common_voice_is_split_and_measured(shared: Path, lang: str) -> Non
     assert len(kept) == 3 and not skipped
     for clip in kept:  # an mp3 header may promise two frames more than there are
         assert len(read_audio(clip.audio_path)) / 16000 == pytest.approx(clip.duration, abs=0.05)
+
+
+def test_links_in_a_circle_are_passed_over(tmp_path: Path) -> None:
+    tones.write_corpus(tmp_path / "inner" / "deep")
+    for folder in (tmp_path, tmp_path / "inner"):
+        (folder / "loop").symlink_to("loop")
+        (folder / "away").symlink_to("nowhere")
+    assert len(read_corpus(tmp_path).train) == 4

@@ -58,6 +58,19 @@ SPELLED = [
         "es waren drei mainz gewann eintausendzweihundertvierunddreißig komma fünf null euro",
     ),
     (
+        "de",
+        "um 10:30 Uhr, 9:00 Uhr, 10 Uhr und 99:99 Uhr",
+        "um zehn uhr dreißig neun uhr zehn uhr und neunundneunzig neu",
+    ),
+    (
+        "fr",
+        "à 10h30, 9h05 et 10 h; n° 5, 45h80",
+        "à dix heures trente neuf heures cinq et dix h numéro cinq quarante cinq",
+    ),
+    ("pt", "às 10h30, nº 7", "às dez trinta número sete"),
+    ("es", "Nº 5, n.º 6, n° 7, con 8º", "número cinco número seis número siete con octavo"),
+    ("tr", "%20 indirim", "yüzde yirmi indirim"),
+    (
         "fr",
         "le 1er, la 1re, le 2nd, le 3e; 80 % de 1 000",
         "le premier la première le second le troisième quatre vingts pour cent",
@@ -113,7 +126,8 @@ def test_different_numbers_have_different_words(code: str) -> None:
 def test_every_sign_can_be_written_in_its_language(code: str) -> None:
     language = find_language(code)
     for sign in language.spelling.symbols:
-        for text in (sign, f"2{sign}", f"1,5 {sign}", f"{sign} 7"):
+        close = "2 " if sign.startswith("n") else "2"  # Catalan "2n" is the second
+        for text in (sign, f"{close}{sign}", f"1,5 {sign}", f"{sign} 7"):
             assert {kind for kind, _, _ in language.convert(text)} <= {"spelled", "space"}, text
 
 
