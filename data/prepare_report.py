@@ -33,6 +33,7 @@ STAGES = {
 }
 EDGES = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 30, float("inf"))  # seconds, of the histogram
 LOUD = 0.999  # peak from which on a clip may be clipped
+APART = "no speaker and no sentence lies in two parts"
 EXAMPLES = 20  # lines of a list in report.md
 
 
@@ -118,7 +119,9 @@ class Report:
         if contents["hours_gained"] is not None:
             lines.append(f"{contents['hours_gained']:+.3f} hours against the official train part")
         shared = {name: count for name, count in contents["overlaps"].items() if count}
-        lines.append("no speaker and no sentence lies in two parts" if not shared else f"shared: {_listed(shared)}")
+        unknown = None in contents["overlaps"].values()
+        apart = "no sentence lies in two parts; of speakers nothing is known" if unknown else APART
+        lines.append(f"shared: {_listed(shared)}" if shared else apart)
         lines.append(
             f"letters: {self.audit.letters_lost:.2%} lost, {len(self.audit.mapped)} characters mapped to others, "
             f"{len(self.audit.spelled)} numbers or signs spelled"
@@ -208,7 +211,8 @@ def _markdown(report: Report) -> list[str]:
     lines += _table(heads, rows)
     if contents["hours_gained"] is not None:
         lines += [f"{contents['hours_gained']:+.3f} hours to train on, against the official part.", ""]
-    lines += ["## What parts share", "", *_table(("", "shared"), contents["overlaps"].items())]
+    shared = [(name, "unknown" if count is None else count) for name, count in contents["overlaps"].items()]
+    lines += ["## What parts share", "", *_table(("", "shared"), shared)]
     reasons = [(STAGES[stage], count) for stage, count in contents["rejected"].items()]
     lines += ["## Left out", "", "Every one is in `rejected.tsv`." if reasons else "Nothing.", ""]
     lines += _table(("why", "clips or lines"), reasons) if reasons else []

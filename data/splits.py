@@ -160,12 +160,22 @@ def joined(splits: Splits) -> Splits:
     return replace(splits, train=everything, dev=[], test=[], extra=[])
 
 
-def overlaps(splits: Splits) -> dict[str, int]:
-    """How many speakers and sentences each pair of parts shares: ``{"train-dev speakers": 0, ...}``."""
+def overlaps(splits: Splits) -> dict[str, int | None]:
+    """How many speakers and sentences each pair of parts shares: ``{"train-dev speakers": 0, ...}``.
+
+    None where a part names no speaker at all: then nobody can tell.
+    """
     parts = {"train": splits.train, "dev": splits.dev, "test": splits.test}
-    counts = {}
+    kinds = {"speakers": lambda clip: clip.speaker, "sentences": lambda clip: sentence_key(clip.text)}
+    found = {
+        (part, kind): {key(clip) for clip in clips} - {""}
+        for part, clips in parts.items()
+        for kind, key in kinds.items()
+    }
+    counts: dict[str, int | None] = {}
     for left, right in (("train", "dev"), ("train", "test"), ("dev", "test")):
-        for name, key in (("speakers", lambda clip: clip.speaker), ("sentences", lambda clip: sentence_key(clip.text))):
-            shared = {key(clip) for clip in parts[left]} & {key(clip) for clip in parts[right]}
-            counts[f"{left}-{right} {name}"] = len(shared - {""})
+        for kind in kinds:
+            ours, theirs = found[left, kind], found[right, kind]
+            unknown = kind == "speakers" and any(parts[part] and not found[part, kind] for part in (left, right))
+            counts[f"{left}-{right} {kind}"] = None if unknown else len(ours & theirs)
     return counts

@@ -153,6 +153,13 @@ def test_duplicates_and_contradictions(tmp_path: Path) -> None:
     assert report.contents["rejected"] == {"duplicate": 3}
 
 
+def test_unknown_speakers_are_not_said_to_be_apart(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    corpus = write_corpus_of_tones(tmp_path / "corpus", tuple("abcd"[n % 4] * (3 + n) for n in range(12)))
+    assert main([str(corpus), str(tmp_path / "out"), "--lang", "es", "--jobs", "0"]) == 0
+    assert "no sentence lies in two parts; of speakers nothing is known" in capsys.readouterr().out
+    assert "| train-dev speakers | unknown |" in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_nothing_left_to_train_on(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     rows = {"train": [("a.wav", "ann", "uno")], "dev": [("b.wav", "ann", "dos")], "test": [("c.wav", "bob", "tres")]}
     corpus, out = write_corpus(tmp_path / "cv", rows), tmp_path / "out"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data.manifest import Utterance
-from data.splits import Splits, sentence_key, with_held_out
+from data.splits import Splits, overlaps, sentence_key, with_held_out
 
 
 def corpus(count: int, speakers: int = 0, sentences: int = 0) -> list[Utterance]:
@@ -129,3 +129,21 @@ def test_sentence_key_hears_no_case_and_no_punctuation_but_keeps_marks() -> None
     assert sentence_key("¡Hola,  Ñandú!") == sentence_key("hola n\u0303andú")
     assert sentence_key("हिन्दी") == "हिन्दी"
     assert sentence_key("...") == "..."
+
+
+def test_overlaps_say_what_nobody_can_tell() -> None:
+    def clip(text: str, speaker: str) -> Utterance:
+        return Utterance(Path(f"{text}.wav"), text, 1.0, speaker=speaker)
+
+    known = Splits([clip("a", "x"), clip("b", "y")], [clip("b", "x")], [], [], "")
+    assert overlaps(known) == {
+        "train-dev speakers": 1,
+        "train-dev sentences": 1,
+        "train-test speakers": 0,
+        "train-test sentences": 0,
+        "dev-test speakers": 0,
+        "dev-test sentences": 0,
+    }
+    unknown = overlaps(Splits([clip("a", "x")], [clip("b", "")], [], [], ""))
+    assert unknown["train-dev speakers"] is None and unknown["train-dev sentences"] == 0
+    assert unknown["train-test speakers"] == 0
