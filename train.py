@@ -6,8 +6,8 @@
 
 The same command run again continues where the run stopped. ``--help`` lists every setting.
 
-The surprise: with ``--init`` the architecture *and* the front end come from the checkpoint, and so does the output
-layer where its alphabet is the language's own; ``--preset`` then has no say.
+The surprise: with ``--init`` the architecture *and* the front end come from the checkpoint, and so do the rows of the
+output layer that fit the new letters (``quartznet.head``); ``--preset`` then has no say.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from quartznet.audit import audit
 from quartznet.checkpoint import is_checkpoint
 from quartznet.config import ModelConfig, TrainSettings, preset_blocks
 from quartznet.engine import Task, choose_precision, fit
+from quartznet.head import plan_head, transfer_head
 from quartznet.model import QuartzNet
 from quartznet.nemo import read_nemo
 from quartznet.recognition import evaluator, recognise, recognition_loss, summarise
@@ -186,13 +187,15 @@ def read_initial(path: str) -> tuple[ModelConfig, dict]:
 
 
 def build_model(settings: TrainSettings, labels: tuple[str, ...]) -> QuartzNet:
-    """A random network, or the encoder of ``--init`` with a new output layer, or all of it for an equal alphabet."""
+    """A random network, or that of ``--init`` with an output layer for ``labels``, as ``--head`` says."""
     if settings.init is None:
         return QuartzNet(ModelConfig(labels, preset_blocks(settings.preset)))
     config, weights = read_initial(settings.init)
     model = QuartzNet(dataclasses.replace(config, labels=labels))
-    if config.labels == labels:
-        logging.info("the alphabet of %s is the same: its output layer is kept", settings.init)
+    if settings.head == "copy" and "decoder.weight" in weights:
+        plan = plan_head(config.labels, labels)
+        weights |= transfer_head(weights, plan)
+        logging.info("%s", plan)
     else:
         weights = {name: value for name, value in weights.items() if not name.startswith("decoder.")}
         logging.info("new output layer for %d labels; the encoder is that of %s", len(labels), settings.init)

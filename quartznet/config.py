@@ -264,6 +264,7 @@ class TrainSettings:
     lang: str = "en"
     init: str | None = None  # checkpoint whose encoder is taken; None: from scratch
     preset: str = "15x5"  # only where there is no init
+    head: str = "copy"  # copy | new: init's output rows start the letters that are the same or alike, or chance does
     out: str = "runs/latest"
     seed: int = 0
     epochs: int = 50
@@ -288,6 +289,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise ValueError(f"precision must be auto, fp32, bf16 or fp16, got {self.precision!r}")
+        if self.head not in ("copy", "new"):
+            raise ValueError(f"head must be copy or new, got {self.head!r}")
         if not 0.0 <= self.ema < 1.0:
             raise ValueError(f"ema must be in [0, 1), got {self.ema}")
         if min(self.evaluate_every, self.max_bad_steps, self.keep_best, self.log_every) < 1 or self.save_every <= 0:

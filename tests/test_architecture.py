@@ -46,7 +46,7 @@ LEVELS = (
         "interrupt",
         "commandline",
     ),
-    ("features", "augment", "augment_preview", "layers", "ctc", "optim", "ema", "inference"),
+    ("features", "head", "augment", "augment_preview", "layers", "ctc", "optim", "ema", "inference"),
     ("model",),
     (
         "checkpoint",

@@ -158,9 +158,14 @@ def test_encoder_and_front_end_come_from_init(tmp_path: Path) -> None:
     assert model.config.features.rule == "0.x" and model.config.blocks == old.config.blocks
     for name, value in old.encoder.state_dict().items():
         assert torch.equal(value, model.encoder.state_dict()[name])
-    assert model.decoder.weight.shape[0] == 7
+    assert torch.equal(model.decoder.weight[:5], old.decoder.weight[:5])  # " abcd" keep their rows, ñ is new
+    assert model.decoder.weight.shape[0] == 7 and torch.equal(model.decoder.weight[6], old.decoder.weight[5])
     same = train.build_model(settings, tuple(" abcd"))
     assert torch.equal(same.decoder.weight, old.decoder.weight)
+    settings = train.read_settings(["--init", str(init), "--lang", "es", "--head", "new"])
+    assert not torch.equal(train.build_model(settings, tuple(" abcd")).decoder.weight, old.decoder.weight)
+    with pytest.raises(ValueError, match="head must be copy or new"):
+        train.read_settings(["--init", str(init), "--lang", "es", "--head", "old"])
 
 
 def test_an_encoder_without_its_decoder_is_a_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -212,7 +217,7 @@ def test_frozen_encoder_is_still_that_of_init_after_training(tmp_path: Path, cap
     first = "blocks.0.layers.0.norm.running_mean"
     assert not torch.equal(old.encoder.get_buffer(first), new.encoder.get_buffer(first))
     assert load_checkpoint(out)["lang"] == "es"
-    assert "new output layer for 34 labels" in capsys.readouterr().out
+    assert "output layer: copied 5, from a base letter 1 (á<-a)" in capsys.readouterr().out
     assert train.main([*arguments, "--epochs", "2", "--preset", "5x5"]) == 0  # resumes; the preset has no say
     assert "changed since the last run: epochs: 1 -> 2" in capsys.readouterr().out
     other = [*arguments, "--lang", "pt"]
