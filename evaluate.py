@@ -9,6 +9,7 @@ checkpoint that cannot write a letter is measured on what it can write; the tabl
 
 import argparse
 import json
+import logging
 import math
 import sys
 import time
@@ -60,8 +61,10 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def choose_language(lang: str | None, checkpoint: str, labels: tuple[str, ...], texts: list[str]) -> Language:
     """The rules of ``--lang`` or of the checkpoint, restricted to the labels that the model can write."""
-    if lang is None and is_checkpoint(checkpoint):
-        lang = load_checkpoint(checkpoint).get("lang")
+    trained = load_checkpoint(checkpoint).get("lang") if is_checkpoint(checkpoint) else None
+    if lang and trained and lang != trained:
+        logging.warning("--lang %s: the network was trained with the rules of %s", lang, trained)
+    lang = lang or trained
     if lang is None:
         english = find_language("en")
         if labels != english.labels:

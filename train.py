@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from data.dataset import normalised, usable
 from data.loaders import evaluation_loader, training_loader
 from data.manifest import Utterance, read_manifest
-from data.source import LOOKED_FOR, fill_durations, open_source
+from data.source import fill_durations, open_source
 from data.splits import Splits, with_held_out
 from data.synthetic import default_folder, embedded_default
 from quartznet import commandline, distributed, load_model
@@ -93,8 +93,7 @@ def read_data(settings: TrainSettings) -> Splits:
         raise ValueError("--dev without --train; name the training manifests too, or one corpus with --data")
     if data.source:
         return open_source(data.source)
-    logging.info("no --data (it takes %s)", LOOKED_FOR)
-    logging.info("using the embedded default: synthetic speech in %s", default_folder(settings.lang))
+    logging.warning("no --data: this trains on synthetic speech, made into %s", default_folder(settings.lang))
     try:
         return embedded_default(settings.lang)
     except ValueError as error:
@@ -261,7 +260,7 @@ def print_results(state: TrainState, clips: Clips, settings: TrainSettings, devi
     """The final table: best dev score, test score of that checkpoint, and what to do next."""
     out = Path(settings.out)
     model = load_model(out).to(device)
-    best = min(state.history, key=lambda record: record["wer"])
+    best = min(state.history, key=lambda record: (record["wer"], record["cer"]))
     print(f"\n{'':12}{'WER':>9}{'CER':>10}")
     print(f"{'best dev':12}{100 * best['wer']:>7.2f} %{100 * best['cer']:>8.2f} %   step {best['step']}")
     if clips.test:
@@ -333,7 +332,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("aborted; the last saved state is untouched", file=sys.stderr)
+        print("aborted; what was saved before is untouched: the same command continues", file=sys.stderr)
         return 130
 
 

@@ -89,6 +89,7 @@ def choose_language(code: str, clips: Clips) -> tuple[Language, Audit]:
     language = find_language(code)
     if language is None:
         language = language_from_texts(code, (clip.text for name in ("train", "extra") for clip in clips.parts[name]))
+        logger.info("no rules for %r: the alphabet is taken from the texts", code)
     return language, audit(texts, language)
 
 

@@ -7,6 +7,8 @@ The surprise: nothing is converted. mp3 stays mp3, and what a corpus needs (dura
 each run in seconds instead of being written into a second copy that goes out of date.
 """
 
+import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -26,6 +28,7 @@ from data.manifest import Utterance
 from data.multilingual_librispeech import MultilingualLibriSpeech
 from data.nemo_manifests import NemoManifests
 from data.shards import Shards, is_shard
+from data.sounds import is_sound
 from data.splits import Splits, with_held_out
 from data.table import Table
 from quartznet.audio import audio_duration
@@ -41,7 +44,7 @@ READERS: tuple[Corpus, ...] = (
     LJSpeech(),
     FolderOfClips(),
 )
-LOOKED_FOR = "; ".join([*(reader.looks_for for reader in READERS), "or a .tar.gz of one of these"])
+LOOKED_FOR = "".join(f"\n  {what}" for what in (*(reader.looks_for for reader in READERS), "a .tar.gz of one of these"))
 
 
 def open_source(path: str | Path) -> Splits:
@@ -87,14 +90,14 @@ def read_corpus(path: Path) -> Splits:
         FileNotFoundError, ValueError: as ``open_source``.
     """
     if not path.exists():
-        raise FileNotFoundError(f"there is no {path}; looked for {LOOKED_FOR}")
+        raise FileNotFoundError(f"there is no {path}; correct the path of the corpus")
     if path.is_file() and path.name.lower().endswith(ARCHIVES) and not is_shard(path):
         path = extract_archive(path)
     reader, place = _recognised(path)
     found = reader.read(place)
     if not (found.train or found.dev or found.test):
         first = f"; the first of {len(found.skipped)} problems: {found.skipped[0]}" if found.skipped else ""
-        raise ValueError(f"{found.description}: nothing to use{first}")
+        raise ValueError(f"{found.description}: nothing to use{_corpus_above(path)}{first}")
     return found
 
 
@@ -109,9 +112,27 @@ def _recognised(path: Path) -> tuple[Corpus, Path]:
             return found[0]
     reader = _first_reader(path, whole_tree=True)
     if reader is None:
-        what = f"nothing to train on in {path}" if path.is_dir() else f"{path} is not a corpus"
-        raise ValueError(f"{what}; looked for {LOOKED_FOR}")
+        raise ValueError(f"{path} {_contents(path)}; known corpora are{LOOKED_FOR}")
     return reader, path
+
+
+def _contents(path: Path) -> str:
+    """What is there instead of a corpus, for a message."""
+    if path.is_file():
+        return "is no corpus"
+    kinds = Counter(Path(name).suffix.lower() or name for _, _, names in os.walk(path) for name in names)
+    if not kinds:
+        return "is an empty folder"
+    shown = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
+    return f"holds no corpus that is known: {shown}{'' if any(map(is_sound, kinds)) else ', and no sound files'}"
+
+
+def _corpus_above(path: Path) -> str:
+    """A hint for whoever gives the folder ``clips`` of a corpus."""
+    above = path.absolute().parent
+    inner = path.is_dir() and path.name.lower() in ("clips", "wavs", "audio")
+    reader = _first_reader(above, whole_tree=False) if inner else None
+    return f"; {above} looks like a {reader.called}, give that" if reader else ""
 
 
 def _first_reader(place: Path, whole_tree: bool) -> Corpus | None:

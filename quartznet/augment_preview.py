@@ -10,6 +10,7 @@ The surprise: the settings are those of a training run, so ``settings.yaml`` of 
 """
 
 import argparse
+import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,8 +78,8 @@ def draw(copies: Sequence[Copy], path: Path, name: str) -> None:
     figure.savefig(path)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line: see the module's docstring."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line, see the module's docstring; 0, or 2 after one line about what was wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m quartznet.augment_preview",
         usage="python -m quartznet.augment_preview CLIP --out FOLDER [--config FILE.yaml] [--augment.NAME VALUE] ...",
@@ -100,7 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = from_dict(TrainSettings, mapping)
         copies = make_copies(read_audio(options.clip, SAMPLE_RATE), settings, options.copies)
     except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     out = Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
     for number, copy in enumerate(copies):
@@ -109,7 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{name:<14}{len(copy.signal) / SAMPLE_RATE:6.2f} s  {copy.title}")
     draw(copies, out / "preview.png", Path(options.clip).name)
     print(f"picture: {out / 'preview.png'}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

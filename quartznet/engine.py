@@ -355,7 +355,7 @@ def fit(
                 log.add(report.loss_sum, report.utterances, report.audio_seconds, bool(report.problem))
                 diverged = note_problem(training, settings, report, log)
                 failing = too_many_failures(state, settings.data.max_failures)
-                if state.step % settings.log_every == 0 or state.step == total_steps:
+                if state.step % settings.log_every == 0 or state.step in (1, total_steps):
                     log.train(state.step, epoch, lr, report.grad_norm, state.seconds, state.audio_seconds)
 
                 # save, and evaluate

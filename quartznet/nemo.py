@@ -56,6 +56,7 @@ ERAS = {
     "1.x": "NeMo 1.x or 2.x .nemo",
     "lightning": "Lightning checkpoint of NeMo 1.x or 2.x",
     "weights": "a dictionary of weights",
+    "ours": "this project",
 }
 
 
@@ -276,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """``inspect FILE`` and ``export RUN OUT.nemo``; 0, or 2 after one line about what was wrong with the input."""
     parser = argparse.ArgumentParser(prog="python -m quartznet.nemo", description="NeMo checkpoints, in and out")
     commands = parser.add_subparsers(dest="command", required=True)
-    inspect = commands.add_parser("inspect", help="print what a NeMo checkpoint holds")
+    inspect = commands.add_parser("inspect", help="print what a checkpoint of NeMo, or a run, holds")
     inspect.add_argument("file", type=Path)
     inspect.add_argument("--encoder-only", action="store_true", help="leave the output layer out")
     export = commands.add_parser("export", help="write a run or checkpoint of ours as .nemo")
@@ -285,13 +286,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.command == "inspect":
-            print(describe(read_nemo(options.file, encoder_only=options.encoder_only)))
+            print(describe(_own(options.file) or read_nemo(options.file, encoder_only=options.encoder_only)))
         else:
             _export(options.checkpoint, options.out)
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
+
+
+def _own(path: Path) -> NemoCheckpoint | None:
+    """A run or checkpoint of this project in the same words; None for anything else."""
+    from quartznet.checkpoint import is_checkpoint, model_from_checkpoint
+
+    if not is_checkpoint(path):
+        return None
+    model = model_from_checkpoint(path)
+    return NemoCheckpoint(path, "ours", None, model.config, model.state_dict(), (), (), "as the checkpoint says")
 
 
 def _export(checkpoint: Path, out: Path) -> None:

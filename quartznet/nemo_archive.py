@@ -229,6 +229,9 @@ def module_files(path: Path) -> tuple[list[Path], list[str]]:
 def _package_modules(path: Path) -> Package:
     files, notes = module_files(path)
     if not any(file.name.startswith("JasperEncoder") for file in files):
+        if path.is_dir():
+            known = "best.pt or last.pt of a run, model_weights.ckpt, JasperEncoder*.pt"
+            raise ValueError(f"{path} holds no checkpoint ({known}); give another folder, or a .nemo file")
         raise ValueError(f"no JasperEncoder*.pt beside {path}; put the encoder's file there, or give a .nemo file")
     weights: dict[str, Tensor] = {}
     dropped: list[str] = []
@@ -266,7 +269,7 @@ def open_package(path: Path) -> Package:
         ValueError: for anything that is not a NeMo model, is damaged, or wants to run code.
     """
     if not path.exists():
-        raise FileNotFoundError(f"no checkpoint at {path}")
+        raise FileNotFoundError(f"there is no checkpoint at {path}; correct the path")
     if path.is_dir():
         if (path / "model_weights.ckpt").is_file():
             where = str(path / "model_weights.ckpt")

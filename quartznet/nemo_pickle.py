@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 BYTES_LIMIT = 2**30  # of an unpacked file; the largest QuartzNet has 80 MB, three times that with its optimiser
+PICKLE = b"\x80"  # the first byte of every file that torch.save has ever written, but for zips
 VALUES_LIMIT = 200_000  # in settings, each counted as often as it is referred to; a QuartzNet has a few hundred
 DEPTH_LIMIT = 64  # of nested settings
 # A Lightning checkpoint names classes of these packages. None is imported: Inert takes the place of each.
@@ -81,6 +82,8 @@ def read_pickle(source: Path | io.BytesIO, where: str) -> object:
                     raise Refused(f"{where} unpacks to more than 1 GiB; it is not a QuartzNet")
             _rewind(source)
             stubs = _stubs(torch.serialization.get_unsafe_globals_in_checkpoint(source), where)
+        elif _first_byte(source) not in (b"", PICKLE):
+            raise Refused(f"{where} is damaged or no checkpoint: it begins like none; give a .nemo, .pt or .ckpt")
         _rewind(source)
         with torch.serialization.safe_globals(stubs):
             return torch.load(source, map_location="cpu", weights_only=True)
@@ -92,15 +95,23 @@ def read_pickle(source: Path | io.BytesIO, where: str) -> object:
         raise ValueError(f"{where} is damaged or no checkpoint: {type(error).__name__}: {first_line(error)}") from error
 
 
+def _first_byte(source: Path | io.BytesIO) -> bytes:
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            return file.read(1)
+    _rewind(source)
+    return source.read(1)
+
+
 def _rewind(source: Path | io.BytesIO) -> None:
     if not isinstance(source, Path):
         source.seek(0)
 
 
 def first_line(error: Exception) -> str:
-    text = str(error).split("Please file an issue")[0]
-    message = re.search(r"WeightsUnpickler error: ([^\n]*)", text)
-    return (message.group(1) if message else text.split("\n")[0]).strip()[:160]
+    """The sentence of an error that says something; torch wraps it in advice for programmers."""
+    message = re.search(r"WeightsUnpickler error:\s*([^\n]+)", str(error))
+    return (message.group(1) if message else str(error).split("\n")[0]).strip()[:160]
 
 
 def check_values(top: object, parts: Callable[[object], Iterable[object]], where: str) -> None:

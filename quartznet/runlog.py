@@ -113,8 +113,8 @@ class RunLog:
         else:
             left = seconds / max(step, 1) * (self.total_steps - step)
             self._say(
-                f"step {step}/{self.total_steps}  epoch {epoch}  loss {loss:.4f}  lr {lr:.3g}  norm {grad_norm:.3g}  "
-                f"{speed:.0f} s/s  {left / 60:.1f} min left"
+                f"step {step}/{self.total_steps}  epoch {epoch}  loss {loss:.3f}  lr {lr:.2g}  norm {grad_norm:.2g}  "
+                f"{speed:.0f} s/s  {left / 60:.0f} min left"
             )
         self.window = Window(started=time.monotonic())
 

@@ -77,13 +77,15 @@ def save_last(training: Training, settings: TrainSettings, identity: dict, out: 
 
 
 def keep_best(training: Training, identity: dict, out: Path, wer: float, number: int) -> None:
-    """Saves the present weights if they are among the ``number`` best, under a name that tells WER and step.
+    """Saves the present weights if they are among the ``number`` best by WER, then CER; WER and step are in the name.
 
     ``best.pt`` is a second name of the best of them. The worst file goes when there are too many.
     """
     state = training.state
     name = f"wer{100 * wer:.2f}-step{state.step}.pt"
-    ranked = sorted([*(entry for entry in state.best if entry[2] != name), [wer, state.step, name]])
+    cer = {record["step"]: record["cer"] for record in state.history}  # parts networks that say no word right yet
+    entries = [*(entry for entry in state.best if entry[2] != name), [wer, state.step, name]]
+    ranked = sorted(entries, key=lambda entry: (entry[0], cer.get(entry[1], 0.0), entry[1]))
     state.best, dropped = ranked[:number], ranked[number:]
     if not distributed.is_main() or dropped == [[wer, state.step, name]]:
         return

@@ -46,7 +46,8 @@ def from_dict(kind: type[Settings], mapping: dict, path: str = "") -> Settings:
     try:
         return kind(**values)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path.rstrip('.') or kind.__name__}: {error}") from error
+        where = "" if path and str(error).startswith(path.split(".")[0]) else f"{path.rstrip('.') or kind.__name__}: "
+        raise ValueError(f"{where}{error}") from error
 
 
 def _convert(value: object, hint: object, path: str) -> object:
@@ -99,6 +100,8 @@ def save_yaml(settings: object, path: str | Path) -> None:
 
 def load_yaml(path: str | Path) -> dict:
     """Reads a YAML file of settings as a dictionary; raises ``ValueError`` that names the file and the line."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no settings file {path}; correct the path")
     try:
         mapping = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

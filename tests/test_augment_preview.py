@@ -57,14 +57,15 @@ def test_copies_differ_and_come_again(clip: Path) -> None:
         (["--out", "x", "--augment.gian.probability", "1"], "did you mean --augment.gain.probability"),
     ],
 )
-def test_mistakes_are_one_line(arguments: list[str], message: str, clip: Path) -> None:
-    with pytest.raises(SystemExit, match=f"error: .*{message}"):
-        main([str(clip), *arguments])
+def test_mistakes_are_one_line(arguments: list[str], message: str, clip: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main([str(clip), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
 
 
-def test_a_missing_clip_is_one_line() -> None:
-    with pytest.raises(SystemExit, match=r"error: nowhere.wav does not exist"):
-        main(["nowhere.wav", "--out", "x"])
+def test_a_missing_clip_is_one_line(capsys: pytest.CaptureFixture) -> None:
+    assert main(["nowhere.wav", "--out", "x"]) == 2
+    assert capsys.readouterr().err.startswith("error: nowhere.wav does not exist")
 
 
 def test_the_noisy_recipe_is_valid() -> None:

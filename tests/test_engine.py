@@ -377,7 +377,7 @@ def test_metrics_of_lost_steps_are_not_there_twice(tmp_path: Path) -> None:
         file.write('{"kind": "train", "step": 6}\n{"kind": "tra')  # a crash after step 6; last.pt is from step 4
     train(tmp_path, settings_for(steps=6))
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in records if record["kind"] == "train"] == [2, 4, 6]
+    assert [record["step"] for record in records if record["kind"] == "train"] == [1, 2, 4, 6]
 
 
 def test_last_is_saved_by_the_clock(tmp_path: Path) -> None:
@@ -521,3 +521,14 @@ def test_settings_of_the_loop_are_checked() -> None:
         TrainSettings(log_every=0)
     with pytest.raises(ValueError, match="evaluate_steps must be at least 1, got 0"):
         TrainSettings(evaluate_steps=0)
+
+
+def test_of_equal_word_error_rates_the_lower_character_error_rate_is_best(tmp_path: Path) -> None:
+    rates = iter([0.9, 0.7, 0.8])
+
+    def score(model: nn.Module, should_stop: object) -> DevResult:
+        return DevResult(1.0, 1.0, next(rates), [])
+
+    train(tmp_path, settings_for(steps=6, evaluate_steps=2), {"evaluate": score})
+    best = load_checkpoint(tmp_path / "best.pt")
+    assert best["score"] == {"wer": 1.0, "step": 4}

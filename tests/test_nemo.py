@@ -14,12 +14,14 @@ import torch
 import yaml
 from torch import Tensor
 
+from quartznet.checkpoint import save_checkpoint
 from quartznet.config import BlockConfig, FeatureConfig, ModelConfig
 from quartznet.features import mel_filterbank
 from quartznet.model import QuartzNet
 from quartznet.nemo import describe, load_nemo, main, read_nemo, save_nemo
 from quartznet.nemo_config import ENGLISH_LABELS, write_settings
 from quartznet.nemo_keys import to_nemo
+from quartznet.settings import to_dict
 
 GOLDEN = Path(__file__).parent / "golden"
 BLOCKS = (
@@ -472,3 +474,11 @@ def test_export(tmp_path: Path, model: QuartzNet, capsys: pytest.CaptureFixture)
     assert_same(load_nemo(tmp_path / "out.nemo"), model)
     with pytest.raises(ValueError, match="one of our own checkpoints"):
         read_nemo(tmp_path / "run" / "last.pt")
+
+
+def test_inspect_describes_a_run_of_ours_too(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    model = QuartzNet(ModelConfig((" ", "a"), (BlockConfig(4, 3, stride=2),)))
+    save_checkpoint(tmp_path / "best.pt", {"model_config": to_dict(model.config), "weights": model.state_dict()})
+    assert main(["inspect", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "written by  this project" in printed and "alphabet    2 labels and blank: ' a'" in printed

@@ -154,7 +154,7 @@ def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_folders(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no JasperEncoder\*\.pt beside"):
+    with pytest.raises(ValueError, match=r"holds no checkpoint \(.*JasperEncoder\*\.pt\); give another folder"):
         open_package(tmp_path)
     torch.save({"encoder.0.mconv.0.weight": torch.zeros(1)}, tmp_path / "JasperEncoder.pt")
     (tmp_path / "broken.yaml").write_text("a: [")

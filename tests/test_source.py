@@ -209,20 +209,29 @@ def test_noise_instead_of_tables_is_a_message_or_a_clear_error(tmp_path: Path, s
 
 
 def test_nothing_there_says_what_is_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(
-        FileNotFoundError, match=r"there is no .*none; looked for a manifest \(\.jsonl\).*metadata\.csv"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"there is no .*none; correct the path of the corpus"):
         open_source(tmp_path / "none")
-    with pytest.raises(ValueError, match=r"nothing to train on in .*; looked for a manifest"):
+    with pytest.raises(ValueError, match=r"is an empty folder; known corpora are\n  a manifest \(\.jsonl\)"):
         open_source(tmp_path)
     (tmp_path / "a.zip").touch()
-    with pytest.raises(ValueError, match=r"a\.zip is not a corpus; looked for a manifest"):
+    with pytest.raises(ValueError, match=r"a\.zip is no corpus; known corpora are\n(  .*\n)+  a \.tar\.gz of one of"):
         open_source(tmp_path / "a.zip")
+    (tmp_path / "b.zip").touch()
+    (tmp_path / "notes").touch()
+    with pytest.raises(ValueError, match=r"holds no corpus that is known: 2 \.zip, 1 notes, and no sound files; known"):
+        open_source(tmp_path)
     sound(tmp_path / "a.wav")
     with pytest.raises(
         ValueError, match=r"no clip with a transcript: nothing to use; the first of 1 problems: .*a\.wav"
     ):
         open_source(tmp_path)
+
+
+def test_the_folder_of_clips_points_to_its_corpus(tmp_path: Path) -> None:
+    sound((tmp_path / "clips").mkdir() or tmp_path / "clips" / "a.wav")
+    (tmp_path / "validated.tsv").write_text("client_id\tpath\tsentence\nx\ta.wav\tuno\n")
+    with pytest.raises(ValueError, match=r"nothing to use; .* looks like a Common Voice folder, give that"):
+        open_source(tmp_path / "clips")
 
 
 def test_durations_come_from_headers_and_keep_the_order(tmp_path: Path) -> None:
