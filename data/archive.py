@@ -11,7 +11,9 @@ a later member writes through, or a device. Nothing of that belongs into a corpu
 anything more is written.
 """
 
+import gzip
 import logging
+import lzma
 import os
 import re
 import shutil
@@ -19,6 +21,7 @@ import tarfile
 import tempfile
 import zlib
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 from data.lines import shown
 
@@ -77,8 +80,8 @@ def _rename(partial: Path, target: Path) -> None:
 def _unpack(archive: Path, folder: Path) -> None:
     try:
         left = GROWTH * archive.stat().st_size + ROOM
-        with tarfile.open(archive, "r|*") as members:
-            while (member := members.next()) is not None:
+        with _Stream(archive) as stream, tarfile.open(fileobj=stream, mode="r|*") as members:
+            while (member := _next(members)) is not None:
                 members.members.clear()  # tarfile remembers every member: a gigabyte for a million clips
                 left -= tarfile.BLOCKSIZE + max(0, member.size)
                 if left < 0:
@@ -87,8 +90,48 @@ def _unpack(archive: Path, folder: Path) -> None:
                         "it is one nevertheless, unpack it yourself and give the folder"
                     )
                 _unpack_member(members, member, folder, archive)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+            stream.check_end()
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
         raise ValueError(f"{archive} is damaged or incomplete ({error}); download it again") from error
+
+
+def _next(members: tarfile.TarFile) -> tarfile.TarInfo | None:
+    """The next member; a header that tarfile stumbles over becomes an error of its own kind."""
+    try:
+        return members.next()
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise tarfile.ReadError(f"a header that makes no sense: {error}") from error
+
+
+class _Stream:
+    """An archive read from start to end, gzip undone: tarfile by itself checks neither its sum nor that it is whole."""
+
+    def __init__(self, archive: Path) -> None:
+        with open(archive, "rb") as file:
+            start = file.read(6)
+        packed = start.startswith(b"\x1f\x8b")
+        self.file = gzip.open(archive, "rb") if packed else open(archive, "rb")  # noqa: SIM115
+        self.checked = not start.startswith((b"BZh", b"\xfd7zXZ"))  # those two tarfile undoes, and checks, itself
+        self.last = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def read(self, size: int) -> bytes:
+        """The next bytes; the last block is remembered."""
+        content = self.file.read(size)
+        self.last = (self.last + content[-tarfile.BLOCKSIZE :])[-tarfile.BLOCKSIZE :]
+        return content
+
+    def check_end(self) -> None:
+        """Reads what is left, gzip's sum included; raises EOFError where the zeros are missing that end a tar file."""
+        while self.read(2**20):
+            pass
+        if self.checked and self.last.strip(b"\0"):
+            raise EOFError("it has no end mark: members may be missing")
 
 
 def _unpack_member(members: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, archive: Path) -> None:
@@ -110,6 +153,8 @@ def _unpack_member(members: tarfile.TarFile, member: tarfile.TarInfo, folder: Pa
             shutil.copyfileobj(members.extractfile(member), file)
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise ValueError(f"{archive}: member {member.name!r} is both a file and a folder; not unpacked") from error
+    except gzip.BadGzipFile:
+        raise
     except OSError as error:
         reason = f"cannot be written: {error.strerror}"
         raise ValueError(f"{archive}: member {shown(member.name)} {reason}; not unpacked") from error

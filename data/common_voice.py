@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.corpus import Corpus, described, is_file
+from data.corpus import Corpus, described, is_file, is_folder
 from data.lines import numbered_lines, shown, unquoted
 from data.manifest import Utterance
 from data.splits import Splits, sentence_key
@@ -31,7 +31,7 @@ class CommonVoice(Corpus):
 
     def recognises(self, path: Path) -> bool:
         """Whether ``path`` holds one of the four tables and a folder ``clips``."""
-        return (path / "clips").is_dir() and any(is_file(path / f"{name}.tsv") for name in TABLES)
+        return is_folder(path / "clips") and any(is_file(path / f"{name}.tsv") for name in TABLES)
 
     def read(self, path: Path) -> Splits:
         """The clips of the tables; a row without a clip, and a broken row, is a message in ``skipped``.
@@ -99,6 +99,7 @@ class _Folder:
             duration=self.durations.get(clip),
             origin=origin,
             speaker=row.get("client_id", ""),
+            whole=True,
         )
 
 

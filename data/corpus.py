@@ -23,7 +23,9 @@ from data.manifest import Utterance
 from data.splits import Splits
 
 PARTS = ("train", "dev", "test")
-PART_NAMES = {"train": "train", "dev": "dev", "valid": "dev", "validation": "dev", "val": "dev", "test": "test"}
+PART_NAMES = {"train": "train", "dev": "dev", "valid": "dev", "validation": "dev", "val": "dev", "test": "test"} | {
+    "development": "dev", "eval": "test", "evaluation": "test", "testing": "test"
+}  # fmt: skip
 
 
 class Corpus(ABC):
@@ -79,28 +81,37 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_folder(path: Path) -> bool:
+    """``path.is_dir()``; False too for a link that leads in a circle, and in a closed folder."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def names_in(folder: Path) -> list[str]:
+    """Names of what is in a folder, sorted; none of one that cannot be listed."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
 def folders_in(folder: Path) -> list[Path]:
-    """The folders in ``folder``, sorted; a link that leads in a circle or to nowhere is none."""
-
-    def is_folder(entry: os.DirEntry) -> bool:
-        try:
-            return entry.is_dir()
-        except OSError:
-            return False
-
-    with os.scandir(folder) as entries:
-        return sorted(Path(entry.path) for entry in entries if is_folder(entry))
+    """The folders in ``folder``, sorted; none of one that cannot be listed."""
+    return [path for name in names_in(folder) if is_folder(path := folder / name)]
 
 
 def without_repeats(clips: Iterable[Utterance], skipped: list[str]) -> list[Utterance]:
     """``clips`` without those that name a sound for the second time, which become messages."""
-    first: dict[str, str] = {}
+    first: dict[tuple, str] = {}
     kept = []
     for clip in clips:
-        if clip.name in first:
-            skipped.append(f"{clip.origin}: {clip.name} comes twice, first at {first[clip.name]}; the first is kept")
+        cut = (clip.audio_path, clip.span, clip.offset, None if clip.whole else clip.duration)
+        if cut in first:
+            skipped.append(f"{clip.origin}: {clip.name} comes twice, first at {first[cut]}; the first is kept")
         else:
-            first[clip.name] = clip.origin
+            first[cut] = clip.origin
             kept.append(clip)
     return kept
 

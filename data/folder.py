@@ -46,4 +46,4 @@ def _clip(sound: Path, skipped: list[str]) -> Utterance | None:
     text = " ".join(" ".join(line.split()) for _, line in numbered_lines(path, skipped)).strip()
     if len(skipped) > problems:  # half a transcript is worse than none
         return None
-    return Utterance(sound, text, None, origin=f"{path}:1")
+    return Utterance(sound, text, None, origin=str(sound))

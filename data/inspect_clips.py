@@ -3,7 +3,7 @@
     found = inspect_clips(utterances, Path("prepared/inspected.jsonl"), jobs=8)      # one ``Inspection`` for each
 
 Work is shared by processes, and each result is appended to the cache file at once: whoever stops the run loses nothing,
-and a second run decodes only what has changed (path, size, time of change, cut).
+and a second run decodes only what has changed (path, size, time of change, cut) and what has failed.
 
 The surprise: a decoder can die instead of complaining, and takes its process with it. Then the pool is broken and every
 clip on its way is suspect. They are tried again one by one, each alone in a process, so that one clip is rejected and
@@ -16,7 +16,6 @@ import logging
 import multiprocessing
 import os
 import signal
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -50,7 +49,7 @@ class Inspection:
 def inspect_clip(clip: Utterance) -> Inspection:
     """Decodes one clip as the file holds it; whatever is wrong with it becomes its ``problem``."""
     try:
-        samples, rate = decode_audio(clip.audio_path, clip.offset, clip.duration or None, clip.span)
+        samples, rate = decode_audio(clip.audio_path, clip.offset, clip.duration, clip.span)
     except (OSError, ValueError, RuntimeError, MemoryError) as error:
         return Inspection(problem=str(error) or type(error).__name__)
     digest = hashlib.blake2b(samples.numpy().tobytes(), digest_size=16, person=str(rate).encode())
@@ -64,15 +63,8 @@ def inspect_clip(clip: Utterance) -> Inspection:
 
 
 def whole_files(clips: Sequence[Utterance]) -> list[Utterance]:
-    """``clips``, without the duration where it is only a claim about a whole file: tables are often wrong about those.
-
-    A duration cuts a piece out of a file where an offset is given or where several clips share the file.
-    """
-    shared = Counter((clip.audio_path, clip.start_byte) for clip in clips)
-    return [
-        replace(clip, duration=None) if clip.offset == 0 and shared[clip.audio_path, clip.start_byte] == 1 else clip
-        for clip in clips
-    ]
+    """``clips``, without the duration where it is only said of a whole file: tables are often wrong about those."""
+    return [replace(clip, duration=None) if clip.whole else clip for clip in clips]
 
 
 def read_cache(path: Path) -> dict[str, Inspection]:
@@ -86,7 +78,8 @@ def read_cache(path: Path) -> dict[str, Inspection]:
             try:
                 entry = json.loads(line)
                 key = entry.pop("key")
-                found[key] = Inspection(**{name: entry[name] for name in names})
+                if not entry["problem"]:
+                    found[key] = Inspection(**{name: entry[name] for name in names})
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue
     return found
@@ -102,7 +95,7 @@ def inspect_clips(clips: Sequence[Utterance], cache: Path, jobs: int = 2) -> lis
     clips = whole_files(clips)
     keys = [clip_key(clip) for clip in clips]
     found = read_cache(cache)
-    new = {key: clip for key, clip in zip(keys, clips, strict=True) if key not in found}
+    new = {key: clip for key, clip in zip(keys, clips, strict=True) if key not in found}  # and what failed before
     if new:
         logger.info("decoding %d of %d clips", len(new), len(clips))
         cache.parent.mkdir(parents=True, exist_ok=True)
@@ -110,8 +103,9 @@ def inspect_clips(clips: Sequence[Utterance], cache: Path, jobs: int = 2) -> lis
             _end_torn_line(file)
             for key, result in _results(new, jobs):
                 found[key] = result
-                file.write(json.dumps({"key": key, **asdict(result)}) + "\n")
-                file.flush()
+                if not result.problem:  # tomorrow ffmpeg may be installed, or there may be more memory
+                    file.write(json.dumps({"key": key, **asdict(result)}) + "\n")
+                    file.flush()
                 bar.update()
     return [found[key] for key in keys]
 

@@ -70,7 +70,8 @@ class _Directory:
                 self.skipped.append(f"{origin}: {shown(key)} has no usable line in {where}")
                 continue
             path, offset, duration = pieces.pop(key)
-            clips.append(Utterance(path, text, duration, offset, origin, speakers.get(key, "")))
+            whole = not is_file(self.folder / "segments")
+            clips.append(Utterance(path, text, duration, offset, origin, speakers.get(key, ""), whole=whole))
         self.skipped.extend(f"{self.folder / 'text'}: no line for {shown(key)}" for key in pieces)
         return without_repeats(clips, self.skipped)
 
@@ -114,6 +115,9 @@ class _Directory:
                 self.skipped.append(f"{origin}: expected utterance recording start end in seconds, got {shown(value)}")
             else:
                 pieces[key] = (recordings[recording], begins, None if ends is None else ends - begins)
+        used = {path for path, _, _ in pieces.values()}
+        unused = [key for key, path in recordings.items() if path not in used]
+        self.skipped.extend(f"{self.folder / 'segments'}: no line for recording {shown(key)}" for key in unused)
         return pieces
 
 

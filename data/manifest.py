@@ -42,13 +42,19 @@ class Utterance:
     speaker: str = ""  # "" where it is not known
     start_byte: int = 0  # with ``byte_count``: the sound file is this slice of ``audio_path``, a member of a tar shard
     byte_count: int = 0  # 0: all of ``audio_path``
+    whole: bool = False  # the clip is all of the file, and ``duration`` what somebody says of it; else it is a cut
     raw_text: str = ""  # before ``data.prepare`` normalised it, for people to look at; "": as ``text``
 
     @property
     def name(self) -> str:
         """What tells this clip from every other in a message."""
         slice_of_shard = f"[{self.start_byte}:{self.start_byte + self.byte_count}]" if self.byte_count else ""
-        return f"{self.audio_path}{slice_of_shard}" + (f"@{self.offset:g}s" if self.offset else "")
+        return f"{self.audio_path}{slice_of_shard}" + (f"@{self.offset:.12g}s" if self.offset else "")
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """What tells this clip from every other in a program: two cuts may begin at the same place."""
+        return self.name, self.origin
 
     @property
     def span(self) -> tuple[int, int] | None:
@@ -63,7 +69,7 @@ def clip_key(clip: Utterance) -> str:
         state = f"{status.st_size} {status.st_mtime_ns}"
     except (OSError, ValueError):
         state = "missing"
-    cut = f"{clip.offset:g} {clip.duration or 0:g} {clip.start_byte} {clip.byte_count}"
+    cut = f"{clip.offset!r} {clip.duration!r} {clip.start_byte} {clip.byte_count}"
     return f"{os.path.abspath(clip.audio_path)} {state} {cut}"
 
 

@@ -14,7 +14,7 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-from data.corpus import PARTS, Corpus, described, is_file, without_repeats
+from data.corpus import PARTS, Corpus, described, is_file, is_folder, without_repeats
 from data.lines import numbered_lines, shown
 from data.manifest import Utterance
 from data.sounds import is_sound
@@ -53,7 +53,7 @@ def _parts(path: Path) -> dict[str, Path]:
 
 
 def _has_transcripts(folder: Path) -> bool:
-    return is_file(folder / TRANSCRIPTS) and (folder / "audio").is_dir()
+    return is_file(folder / TRANSCRIPTS) and is_folder(folder / "audio")
 
 
 def _language_above(path: Path) -> Path | None:

@@ -16,6 +16,7 @@ The surprise: the same sound with two texts says that one of them is wrong, and 
 import argparse
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -55,23 +56,55 @@ class Clips:
     """A corpus on its way: what is still in it by part, and what is not."""
 
     parts: dict[str, list[Utterance]]
-    found: dict[str, Inspection] = field(default_factory=dict)  # by ``Utterance.name``
+    found: dict[tuple[str, str], Inspection] = field(default_factory=dict)  # by ``Utterance.identity``
     rejected: list[Rejection] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.files = {clip.origin: clip.name for clips in self.parts.values() for clip in clips}
-
     def reject(self, messages: Iterable[str], stage: str) -> None:
-        """Messages "where: reason" of the modules that read and check; the line of a clip becomes its file."""
+        """Messages "where: reason" about lines and files that never became clips."""
         for message in messages:
-            where, _, reason = message.partition(": ")
-            if where in self.files:
-                where, reason = self.files[where], f"{reason} ({where})"
+            where, reason = _parted(message)
             self.rejected.append(Rejection(where, reason or "left out", stage))
+
+    def keep(self, part: str, kept: Sequence[Utterance], messages: Sequence[str], stage: str) -> None:
+        """Of a part only ``kept``, in the same order; each of the others has a message "line: reason"."""
+        self.reject_clips(left_out(self.parts[part], kept), messages, stage)
+        self.parts[part] = list(kept)
+
+    def reject_clips(self, clips: Sequence[Utterance], messages: Sequence[str], stage: str) -> None:
+        """A message "line: reason" for each clip; its file is named first, its line behind the reason."""
+        for clip, message in zip(clips, messages, strict=True):
+            reason = message.removeprefix(f"{clip.origin or clip.name}: ")
+            self.rejected.append(Rejection(clip.name, f"{reason} ({clip.origin})" if clip.origin else reason, stage))
+
+
+def left_out(before: Sequence[Utterance], kept: Sequence[Utterance]) -> list[Utterance]:
+    """The clips of ``before`` that are not in ``kept``, in order."""
+    there = {clip.identity for clip in kept}
+    return [clip for clip in before if clip.identity not in there]
+
+
+def _parted(message: str) -> tuple[str, str]:
+    """``file:line`` and the reason; a path may hold a colon and a space itself."""
+    for match in re.finditer(": ", message):
+        where = message[: match.start()]
+        if os.path.exists(re.sub(r":\d+$", "", where)):
+            return where, message[match.end() :]
+    where, _, reason = message.partition(": ")
+    return where, reason
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Stages
+
+
+def check_out(source: Path, out: Path) -> None:
+    """Raises ValueError where writing to ``out`` would destroy what is there, or the next run would read it."""
+    here, there = source.absolute().resolve(), out.absolute().resolve()
+    if here.is_dir() and (there == here or here in there.parents):
+        raise ValueError(f"{out} lies in {source}, where the next run would read it; give an OUT elsewhere")
+    foreign = [there / f"{part}.jsonl" for part in ("train", "dev", "test") if (there / f"{part}.jsonl").exists()]
+    if foreign and not (there / CACHE).exists():
+        raise ValueError(f"{foreign[0]} was not written by data.prepare and would be overwritten; give another OUT")
 
 
 def read(source: Path, include_other: bool) -> tuple[Clips, Splits]:
@@ -98,21 +131,19 @@ def normalise_texts(clips: Clips, language: Language) -> None:
     for part in PARTS:
         before = [replace(clip, raw_text=clip.raw_text or clip.text) for clip in clips.parts[part]]
         kept, messages = normalised(before, language)
-        clips.parts[part] = [
-            replace(clip, raw_text="" if clip.raw_text == clip.text else clip.raw_text) for clip in kept
-        ]
-        clips.reject(messages, "text")
+        same = [replace(clip, raw_text="" if clip.raw_text == clip.text else clip.raw_text) for clip in kept]
+        clips.keep(part, same, messages, "text")
 
 
 def listen(clips: Clips, cache: Path, jobs: int) -> None:
     """Decodes everything; durations become the true ones, and clips that do not decode are left out."""
     everything = [clip for part in PARTS for clip in clips.parts[part]]
     for clip, found in zip(everything, inspect_clips(everything, cache, jobs), strict=True):
-        clips.found[clip.name] = found
+        clips.found[clip.identity] = found
     for part in PARTS:
         kept = []
         for clip in clips.parts[part]:
-            found = clips.found[clip.name]
+            found = clips.found[clip.identity]
             if found.problem:
                 reason = found.problem.removeprefix(f"{clip.audio_path} ").removeprefix(f"{clip.name}: ")
                 clips.rejected.append(Rejection(str(clip.audio_path), f"{reason} ({clip.origin})", "sound"))
@@ -126,8 +157,7 @@ def check_lengths(clips: Clips, alphabet: Alphabet) -> list[str]:
     too_fast: list[str] = []
     for part in PARTS:
         kept, messages = usable(clips.parts[part], alphabet, 0, float("inf"), OUTPUTS_A_SECOND, fastest_speed=1.0)
-        clips.parts[part] = kept
-        clips.reject(messages, "length")
+        clips.keep(part, kept, messages, "length")
         too_fast += usable(kept, alphabet, 0, float("inf"), OUTPUTS_A_SECOND, FASTEST)[1]
     return too_fast
 
@@ -137,12 +167,12 @@ def remove_duplicates(clips: Clips) -> None:
     texts: dict[str, set[str]] = {}
     for part in PARTS:
         for clip in clips.parts[part]:
-            texts.setdefault(clips.found[clip.name].fingerprint, set()).add(sentence_key(clip.text))
+            texts.setdefault(clips.found[clip.identity].fingerprint, set()).add(sentence_key(clip.text))
     first: dict[str, Utterance] = {}
     for part in PARTS:
         kept = []
         for clip in clips.parts[part]:
-            fingerprint = clips.found[clip.name].fingerprint
+            fingerprint = clips.found[clip.identity].fingerprint
             earlier = first.setdefault(fingerprint, clip)
             if len(texts[fingerprint]) > 1:
                 other = "another text" if earlier is clip else f"another text, {earlier.text[:60]!r} of {earlier.name}"
@@ -152,7 +182,9 @@ def remove_duplicates(clips: Clips) -> None:
             else:
                 kept.append(clip)
                 continue
-            clips.rejected.append(Rejection(clip.name, reason, "duplicate"))
+            clips.rejected.append(
+                Rejection(clip.name, f"{reason} ({clip.origin})" if clip.origin else reason, "duplicate")
+            )
         clips.parts[part] = kept
 
 
@@ -174,7 +206,11 @@ def split(clips: Clips, description: str, how: str, share: float) -> Splits:
         done = with_held_out(smart(splits), share)
     else:
         done = with_held_out(joined(splits), share)
-    clips.reject(done.skipped, "leak" if how != "official" else "split")
+    of_line = {clip.origin or clip.name: clip for clips_of_part in parts.values() for clip in clips_of_part}
+    for message in done.skipped:
+        ends = (match.start() for match in re.finditer(": ", message))
+        clip = next(of_line[message[:end]] for end in ends if message[:end] in of_line)
+        clips.reject_clips([clip], [message], "leak" if how != "official" else "split")
     return done
 
 
@@ -208,12 +244,13 @@ def prepare(
         FileNotFoundError, ValueError: nothing at ``source``, no corpus, no language, no clip left, no such split, or no
             folder ``out``.
     """
+    check_out(source, out)
     clips, corpus = read(source, include_other)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{out} cannot be made ({error.strerror}); OUT is the folder for the result") from error
-    official_hours_of = {clip.name for clip in corpus.train}
+    official_hours_of = {clip.identity for clip in corpus.train}
     language, counted = choose_language(lang, clips)
     raw_texts = [clip.text for part in PARTS for clip in clips.parts[part]]
     normalise_texts(clips, language)
@@ -224,7 +261,9 @@ def prepare(
         first = clips.rejected[0]
         raise ValueError(f"no clip of {source} is left; the first problem: {first.where}: {first.reason}")
     official_hours = sum(
-        clip.duration for clip in clips.parts["train"] if clip.name in official_hours_of and (corpus.dev or corpus.test)
+        clip.duration
+        for clip in clips.parts["train"]
+        if clip.identity in official_hours_of and (corpus.dev or corpus.test)
     )
     splits = split(clips, corpus.description, how, share)
     if not splits.train:

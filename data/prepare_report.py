@@ -44,7 +44,7 @@ class Report:
     source: str
     out: Path
     splits: Splits
-    found: dict[str, Inspection]  # by ``Utterance.name``
+    found: dict[tuple[str, str], Inspection]  # by ``Utterance.identity``
     rejected: list[tuple[str, str, str]]  # where, why, stage
     audit: Audit
     raw_texts: Sequence[str]
@@ -69,7 +69,7 @@ class Report:
     def contents(self) -> dict:
         """All of it as plain data, for report.json."""
         every = [clip for part in self.parts.values() for clip in part]
-        found = [self.found[clip.name] for clip in every]
+        found = [self.found[clip.identity] for clip in every]
         stages = Counter(stage for _, _, stage in self.rejected)
         return {
             "source": self.source,

@@ -11,14 +11,13 @@ so a text that does not end within a few lines is a message, and reading goes on
 """
 
 import csv
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from data.corpus import PARTS, Corpus, described, is_file, part_files, part_of, without_repeats
+from data.corpus import PART_NAMES, PARTS, Corpus, described, is_file, names_in, part_files, part_of, without_repeats
 from data.lines import numbered_lines, shown, unquoted
 from data.manifest import Utterance
 from data.sounds import Sounds, is_sound
@@ -106,7 +105,7 @@ def _tables(folder: Path) -> dict[str, Path]:
     found = {part: path for part, path in part_files(folder, SUFFIXES).items() if _has_header(path)}
     if found:
         return found
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(SUFFIXES))
+    names = [name for name in names_in(folder) if name.lower().endswith(SUFFIXES)]
     single = [folder / name for name in names if is_file(folder / name) and _has_header(folder / name)]
     return {"train": single[0]} if len(single) == 1 else {}
 
@@ -139,8 +138,12 @@ def _rows(path: Path, sounds: Sounds, skipped: list[str]) -> Iterator[tuple[Utte
             continue
         text = " ".join(fields[columns.text].split())
         speaker = fields[columns.speaker].strip() if columns.speaker >= 0 else ""
-        split = part_of(fields[columns.split].strip()) if columns.split >= 0 else None
-        yield Utterance(sound, text, _duration(fields, columns), origin=origin, speaker=speaker), split
+        named = fields[columns.split].strip() if columns.split >= 0 else ""
+        split = part_of(named) if named else None
+        if named and split is None:  # to train on what may be a test set would be the worst guess
+            skipped.append(f"{origin}: split {shown(named)} is none of {', '.join(PART_NAMES)}; correct it")
+            continue
+        yield Utterance(sound, text, _duration(fields, columns), origin=origin, speaker=speaker, whole=True), split
 
 
 def _duration(fields: Sequence[str], columns: _Columns) -> float | None:

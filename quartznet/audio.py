@@ -23,6 +23,7 @@ from torch import Tensor
 from quartznet.ffmpeg import HEAD, container, decode
 
 RATES = (2000, 1_000_000)  # Hz, of files; speech at less is not intelligible, and a header that says more is broken
+MOST_FRAMES = 2**48  # libsndfile says 2^63 - 1 where a flac header leaves its length out
 TOLERANCE = 0.1  # seconds that a header may promise in excess; sound mp3 files reach 0.05
 ROUNDED = 0.05  # seconds by which a manifest's duration of a whole clip may fall short of it
 
@@ -95,6 +96,8 @@ def _check_header(file: soundfile.SoundFile, name: str, size: int, head: bytes) 
             f"{name} has a sample rate of {file.samplerate} Hz; {RATES[0]} to {RATES[1]} Hz are possible: "
             "correct its header or take it out of the manifest"
         )
+    if file.frames > MOST_FRAMES:
+        raise ValueError(f"{name} does not say how long it is; write it anew, for instance: flac -d, then flac")
     bytes_each_second = max(1, size / max(1, file.frames) * file.samplerate)
     if _claimed_wav_bytes(head) - size > TOLERANCE * bytes_each_second:
         raise _cut_off(name, f"{size} bytes of {_claimed_wav_bytes(head)}")

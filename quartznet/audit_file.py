@@ -78,7 +78,7 @@ def _from_manifest(path: Path, lines: list[tuple[int, str]], name: str | None) -
             continue
         try:
             entry = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(
                 f"{path}:{number}: no JSON object on one line ({error}); a manifest has one a line"
             ) from None

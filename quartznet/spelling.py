@@ -218,7 +218,7 @@ class Spelling:
             return self._correct(_words(f"{whole}.{fraction}", self.code, "cardinal"), self.rewrite)
         zeros = len(fraction) - len(fraction.lstrip("0"))
         if self.fraction == "number" and zeros < len(fraction) <= zeros + 3:
-            behind = [*[self._cardinal(0)] * zeros, self._cardinal(int(fraction))]
+            behind = [*[self._cardinal(0)] * zeros, self._cardinal(int(fraction[zeros:]))]
         else:
             behind = [self._each_digit(fraction)]
         words = [self._integer(whole), self.point, *behind]

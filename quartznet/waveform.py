@@ -38,7 +38,7 @@ def uniform(low: float, high: float, generator: Generator) -> float:
 
 
 def find_sounds(folder: str | None, setting: str) -> tuple[Path, ...]:
-    """Every sound file in a folder and below it, sorted.
+    """Every sound file in a folder and below it, sorted; hidden ones (``._a.wav`` of a Mac) are none.
 
     Raises:
         ValueError: without a folder, or for one that holds no sound; it names the setting.
@@ -47,7 +47,8 @@ def find_sounds(folder: str | None, setting: str) -> tuple[Path, ...]:
         raise ValueError(f"{setting} is missing: the folder of sound files to draw from")
     if not Path(folder).is_dir():
         raise ValueError(f"{setting} {folder}: there is no such folder")
-    found = tuple(sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SOUNDS))
+    below = (path for path in Path(folder).rglob("*") if path.suffix.lower() in SOUNDS)
+    found = tuple(sorted(path for path in below if not any(c.startswith(".") for c in path.relative_to(folder).parts)))
     if not found:
         raise ValueError(f"{setting} {folder}: no sound file ({'/'.join(SOUNDS)}) is in it or below it")
     return found

@@ -147,3 +147,40 @@ def test_the_faster_process_wins_and_leftovers_are_named(
     monkeypatch.setattr(archive, "_unpack", slow)
     assert files_below(extract_archive(path)) == {"a.txt", ".complete"}
     assert "c.tar.extracted.partial-old is left from an unpacking" in caplog.text
+
+
+def members(path: Path, names: tuple[str, ...], mode: str) -> bytes:
+    with tarfile.open(path, mode) as archive:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = 1500
+            archive.addfile(member, io.BytesIO(name.encode() * 1500))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("cut", [512 + 1536, 2 * (512 + 1536), 3 * (512 + 1536)])
+def test_an_archive_cut_between_two_members_is_not_complete(tmp_path: Path, cut: int) -> None:
+    content = members(tmp_path / "x.tar", ("a", "b", "c"), "w")
+    assert extract_archive(tmp_path / "x.tar").is_dir()
+    (tmp_path / "y.tar").write_bytes(content[:cut])
+    with pytest.raises(ValueError, match=r"y\.tar is damaged or incomplete \(it has no end mark"):
+        extract_archive(tmp_path / "y.tar")
+    assert not (tmp_path / "y.tar.extracted").exists()
+
+
+@pytest.mark.parametrize("damage", ["trailer", "sum"])
+def test_a_gz_archive_is_checked_by_its_sum(tmp_path: Path, damage: str) -> None:
+    content = bytearray(members(tmp_path / "x.tar.gz", ("a", "b", "c"), "w:gz"))
+    if damage == "sum":
+        content[-6] ^= 1
+    else:
+        del content[-8:]
+    (tmp_path / "y.tar.gz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"y\.tar\.gz is damaged or incomplete .*; download it again"):
+        extract_archive(tmp_path / "y.tar.gz")
+
+
+@pytest.mark.parametrize("kind", ["w:bz2", "w:xz"])
+def test_other_compressions(tmp_path: Path, kind: str) -> None:
+    members(tmp_path / "x.tar", ("a", "b"), kind)
+    assert sorted(path.name for path in extract_archive(tmp_path / "x.tar").iterdir()) == [".complete", "a", "b"]

@@ -285,3 +285,14 @@ def test_real_clips_decode_to_their_stated_durations(shared: Path) -> None:
     for path in clips:
         # an mp3 header counts the decoder's delay, up to two frames of 1152 samples
         assert abs(len(read_audio(path)) / 16000 - audio_duration(path)) < 0.1
+
+
+def test_a_flac_without_its_length_is_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.flac", np.zeros(16000), 16000)
+    content = bytearray((tmp_path / "a.flac").read_bytes())
+    content[21] &= 0xF0  # the total number of samples: 36 bits from the middle of byte 21 on
+    content[22:26] = bytes(4)
+    (tmp_path / "a.flac").write_bytes(content)
+    for read in (audio_duration, read_audio):
+        with pytest.raises(ValueError, match=r"a\.flac does not say how long it is"):
+            read(tmp_path / "a.flac")

@@ -137,3 +137,9 @@ def test_any_line_of_the_report_fits_a_terminal(tmp_path: Path, capsys: pytest.C
     main(["audit", str(written(tmp_path / "x.txt", texts)), "--lang", "es"])
     for line in capsys.readouterr().out.splitlines():
         assert columns_of(line) <= 80 and not any(unicodedata.category(c) == "Cc" for c in line), line
+
+
+def test_brackets_without_end_are_no_traceback(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "m.jsonl").write_text("[" * 100_000)
+    assert main([*["audit", "--lang", "es"], str(tmp_path / "m.jsonl")]) == 2
+    assert "m.jsonl:1: no JSON object on one line" in capsys.readouterr().err

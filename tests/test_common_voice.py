@@ -34,9 +34,9 @@ def test_rows_by_hand_and_counted_skips(tmp_path: Path) -> None:
     splits = CommonVoice().read(folder)
     tsv = folder / "validated.tsv"
     assert splits.train == [
-        Utterance(folder / "clips/c1.mp3", 'Er sagte "ja', 1.5, origin=f"{tsv}:2", speaker="ana"),
-        Utterance(folder / "clips/c2.mp3", '"Ja", sagte er.', None, origin=f"{tsv}:3", speaker="ana"),
-        Utterance(folder / "clips/c4.mp3", '"a" und "b"', None, origin=f"{tsv}:9", speaker="ben"),
+        Utterance(folder / "clips/c1.mp3", 'Er sagte "ja', 1.5, origin=f"{tsv}:2", speaker="ana", whole=True),
+        Utterance(folder / "clips/c2.mp3", '"Ja", sagte er.', None, origin=f"{tsv}:3", speaker="ana", whole=True),
+        Utterance(folder / "clips/c4.mp3", '"a" und "b"', None, origin=f"{tsv}:9", speaker="ben", whole=True),
     ]
     expected = [
         ":5: clip 'c77.mp3' is not in",

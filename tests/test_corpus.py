@@ -26,7 +26,11 @@ def test_part_files_take_the_first_name_and_suffix(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     (tmp_path / "test.jsonl").mkdir()
     found = part_files(tmp_path, (".jsonl", ".json"))
-    assert found == {"train": tmp_path / "train.jsonl", "dev": tmp_path / "valid.jsonl"}
+    assert found == {
+        "train": tmp_path / "train.jsonl",
+        "dev": tmp_path / "valid.jsonl",
+        "test": tmp_path / "testing.jsonl",
+    }
 
 
 def test_by_folder_asks_the_first_folder_that_is_called_like_a_part() -> None:

@@ -24,8 +24,8 @@ def test_a_text_file_beside_each_clip(tmp_path: Path) -> None:
     }  # fmt: skip
     splits = FolderOfClips().read(make(tmp_path, files))
     assert splits.train == [
-        Utterance(tmp_path / "a.wav", "hola mundo", None, origin=f"{tmp_path / 'a.txt'}:1"),
-        Utterance(tmp_path / "sub/b.OPUS", "dos", None, origin=f"{tmp_path / 'sub/b.txt'}:1"),
+        Utterance(tmp_path / "a.wav", "hola mundo", None, origin=f"{tmp_path / 'a.wav'}"),
+        Utterance(tmp_path / "sub/b.OPUS", "dos", None, origin=f"{tmp_path / 'sub/b.OPUS'}"),
     ]
     assert len(splits.skipped) == 2
     assert "c.flac: no transcript; expected it in" in splits.skipped[0] and "d.txt:1: not UTF-8" in splits.skipped[1]

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,8 @@ def test_problems_are_results(tmp_path: Path) -> None:
     assert "does not exist" in inspect_clip(Utterance(tmp_path / "missing.wav", "a", None)).problem
 
 
-def test_a_duration_is_a_cut_only_where_there_is_more_than_one_clip(tmp_path: Path) -> None:
-    alone = Utterance(tmp_path / "a.wav", "a", 0.01)
+def test_a_duration_is_a_cut_unless_it_is_said_of_the_whole_file(tmp_path: Path) -> None:
+    alone = Utterance(tmp_path / "a.wav", "a", 0.01, whole=True)
     parts = [Utterance(tmp_path / "b.wav", "a", 0.05), Utterance(tmp_path / "b.wav", "b", 0.03, offset=0.05)]
     later = Utterance(tmp_path / "c.wav", "a", 0.02, offset=0.01)
     assert [clip.duration for clip in whole_files([alone, *parts, later])] == [None, 0.05, 0.03, 0.02]
@@ -48,6 +49,27 @@ def test_a_duration_is_a_cut_only_where_there_is_more_than_one_clip(tmp_path: Pa
         write(tmp_path / f"{name}.wav", 800)
     found = inspect_clips([alone, *parts, later], tmp_path / "cache", jobs=0)
     assert [one.duration for one in found] == [0.1, 0.05, 0.03, 0.02]
+    assert inspect_clips(parts[:1], tmp_path / "cache", jobs=0)[0].duration == 0.05  # whatever became of the others
+
+
+def test_cuts_that_begin_close_together_are_told_apart(tmp_path: Path) -> None:
+    clips = [Utterance(tmp_path / "a.wav", "a", 1.0, offset=offset) for offset in (10000.06, 10000.14)]
+    assert len({clip_key(clip) for clip in clips}) == len({clip.name for clip in clips}) == 2
+    assert clip_key(clips[0]) != clip_key(Utterance(tmp_path / "a.wav", "a", 2.0, offset=10000.06))
+
+
+def test_a_duration_of_zero_is_not_all_the_rest(tmp_path: Path) -> None:
+    clip = write(tmp_path / "a.wav", 8000)
+    assert "duration > 0" in inspect_clip(Utterance(clip.audio_path, "a", 0.0, offset=0.5)).problem
+
+
+def test_what_failed_is_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    clip = Utterance(tmp_path / "a.wav", "a", None)
+    key = clip_key(clip)
+    (tmp_path / "cache").write_text(json.dumps({"key": key, **asdict(Inspection(problem="ffmpeg is not here"))}) + "\n")
+    assert "empty" in inspect_clips([clip], tmp_path / "cache", jobs=0)[0].problem
+    assert read_cache(tmp_path / "cache") == {}
 
 
 def test_nothing_is_decoded_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,4 +141,4 @@ def test_a_decoder_that_dies_costs_one_clip(tmp_path: Path, monkeypatch: pytest.
     found = inspect_clips(clips, tmp_path / "cache", jobs=2)
     assert [bool(one.problem) for one in found] == [number == 4 for number in range(7)]
     assert found[4].problem == f"{clips[4].audio_path}: the decoder crashed on it; {module.CRASHED.split('; ')[1]}"
-    assert len(read_cache(tmp_path / "cache")) == 7
+    assert len(read_cache(tmp_path / "cache")) == 6

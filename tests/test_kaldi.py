@@ -21,9 +21,9 @@ def test_every_recording_is_an_utterance_where_there_are_no_segments(tmp_path: P
     splits = KaldiDirectory().read(tmp_path)
     text = tmp_path / "text"
     assert splits.train == [
-        Utterance(tmp_path / "wavs/a.wav", "hola", 1.5, 0.0, f"{text}:1", "ana"),
-        Utterance(tmp_path / "wavs/with blank.wav", "dos  tres", None, 0.0, f"{text}:2"),
-        Utterance(tmp_path / "wavs/c.wav", "", None, 0.0, f"{text}:3", "ben"),
+        Utterance(tmp_path / "wavs/a.wav", "hola", 1.5, 0.0, f"{text}:1", "ana", whole=True),
+        Utterance(tmp_path / "wavs/with blank.wav", "dos  tres", None, 0.0, f"{text}:2", whole=True),
+        Utterance(tmp_path / "wavs/c.wav", "", None, 0.0, f"{text}:3", "ben", whole=True),
     ]
     assert not splits.skipped and splits.description == f"Kaldi directory {tmp_path}: 3 train"
 

@@ -160,6 +160,54 @@ def test_unknown_speakers_are_not_said_to_be_apart(tmp_path: Path, capsys: pytes
     assert "| train-dev speakers | unknown |" in (tmp_path / "out" / "report.md").read_text()
 
 
+def test_a_line_that_is_left_out_changes_no_other(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "long.wav", np.random.default_rng(0).normal(0, 0.1, 60 * 8000), 8000)
+    lines = [{"audio_filepath": "long.wav", "offset": 3.0 * n, "duration": 3.0, "text": text}
+             for n, text in enumerate(("hola buenos días", "???"))]  # fmt: skip
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    prepare(tmp_path / "m.jsonl", tmp_path / "out", "es", jobs=0)
+    assert [clip.duration for clip in read_manifest(tmp_path / "out" / "train.jsonl")] == [3.0]
+
+
+def test_segments_that_begin_together_are_two_clips(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "r.wav", np.random.default_rng(0).normal(0, 0.1, 4 * 8000), 8000)
+    soundfile.write(tmp_path / "unused.wav", np.zeros(800), 8000)
+    (tmp_path / "wav.scp").write_text("r r.wav\nu unused.wav\n")
+    (tmp_path / "segments").write_text("one r 0 2\ntwo r 0 3\n")
+    (tmp_path / "text").write_text("one uno dos\ntwo uno dos tres\n")
+    prepare(tmp_path, tmp_path.parent / "out-of-kaldi", "es", jobs=0)
+    clips = read_manifest(tmp_path.parent / "out-of-kaldi" / "train.jsonl")
+    assert sorted((clip.duration, clip.text) for clip in clips) == [(2.0, "uno dos"), (3.0, "uno dos tres")]
+    assert ("segments", "no line for recording 'u'") in [
+        (Path(where).name, reason) for where, reason in rejected(tmp_path.parent / "out-of-kaldi")
+    ]
+
+
+def test_out_destroys_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    manifest = write_corpus_of_tones(tmp_path / "corpus")
+    before = manifest.read_bytes()
+    for source, out in ((manifest.parent, manifest.parent), (manifest.parent, manifest.parent / "prepared"),
+                        (manifest, manifest.parent)):  # fmt: skip
+        assert main([str(source), str(out), "--lang", "es", "--jobs", "0"]) == 2
+        assert re.search("give an OUT elsewhere|would be overwritten; give another OUT", capsys.readouterr().err)
+    assert manifest.read_bytes() == before and len(list(manifest.parent.iterdir())) == 5
+
+
+def test_the_clip_that_is_left_out_is_the_one_that_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "a: b"
+    folder.mkdir()
+    for name, seconds in (("a.wav", 2), ("a.flac", 0.05), ("c.wav", 1)):
+        soundfile.write(
+            folder / name, np.random.default_rng(int(seconds * 9)).normal(0, 0.1, int(8000 * seconds)), 8000
+        )
+    (folder / "a.txt").write_text("hola buenos días")
+    (folder / "c.txt").write_text("漢字")
+    prepare(folder, tmp_path / "out", "es", jobs=0)
+    found = dict(rejected(tmp_path / "out"))
+    assert set(found) == {str(folder / "a.flac"), str(folder / "c.wav")}
+    assert "frames" in found[str(folder / "a.flac")] and "no letter" in found[str(folder / "c.wav")]
+
+
 def test_nothing_left_to_train_on(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     rows = {"train": [("a.wav", "ann", "uno")], "dev": [("b.wav", "ann", "dos")], "test": [("c.wav", "bob", "tres")]}
     corpus, out = write_corpus(tmp_path / "cv", rows), tmp_path / "out"

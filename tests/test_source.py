@@ -1,6 +1,7 @@
 """Any corpus through one door, and durations out of headers."""
 
 import json
+import os
 import random
 import re
 import tarfile
@@ -286,4 +287,19 @@ def test_links_in_a_circle_are_passed_over(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "inner"):
         (folder / "loop").symlink_to("loop")
         (folder / "away").symlink_to("nowhere")
+    assert len(read_corpus(tmp_path).train) == 4
+
+
+def test_a_folder_that_cannot_be_listed_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tones.write_corpus(tmp_path / "corpus")
+    (tmp_path / "lost+found").mkdir()
+    for name in ("scandir", "listdir"):
+        original = getattr(os, name)
+
+        def refused(path: Path, original: Callable = original) -> object:
+            if Path(path).name == "lost+found":
+                raise PermissionError(13, "Permission denied", str(path))
+            return original(path)
+
+        monkeypatch.setattr(os, name, refused)
     assert len(read_corpus(tmp_path).train) == 4

@@ -186,3 +186,9 @@ def test_texts_of_strangers_take_no_time(text: str) -> None:
     for code in ("en", "ru"):
         assert find_language(code).normalize(text)
     assert time.process_time() - started < 5  # measured: below 1 s; anything quadratic takes minutes
+
+
+@pytest.mark.parametrize("code", ["es", "it", "pt", "fr", "pl"])
+def test_a_fraction_of_any_length(code: str) -> None:
+    assert find_language(code).normalize("3," + "0" * 5000 + "123").split()[-1].isalpha()
+    assert find_language(code).normalize("3," + "1" * 5000).split()[-1].isalpha()

@@ -4,7 +4,9 @@ import csv
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from test_folder import make
 
 from data.manifest import Utterance
@@ -33,8 +35,8 @@ def read(folder: Path, table: str | bytes, name: str = "all.csv", sounds: str = 
 def test_columns_by_name_with_any_delimiter(tmp_path: Path, name: str, table: str) -> None:
     splits = read(tmp_path, table, name)
     assert splits.train == [
-        Utterance(tmp_path / "clips/a.wav", "hola, mundo", None, origin=f"{tmp_path / name}:2"),
-        Utterance(tmp_path / "clips/b.wav", "dos", None, origin=f"{tmp_path / name}:3"),
+        Utterance(tmp_path / "clips/a.wav", "hola, mundo", None, origin=f"{tmp_path / name}:2", whole=True),
+        Utterance(tmp_path / "clips/b.wav", "dos", None, origin=f"{tmp_path / name}:3", whole=True),
     ]
     assert not splits.skipped
 
@@ -135,3 +137,13 @@ def test_folders_without_a_header_are_no_table(tmp_path: Path) -> None:
         tmp_path, {"lj/metadata.csv": "LJ1|text|text\n", "empty/train.csv": "", "none/a.wav": "", "a.txt": "path,text"}
     )
     assert not any(Table().recognises(tmp_path / name) for name in ("lj", "empty", "none", "a.txt"))
+
+
+def test_a_split_that_is_none_is_not_trained_on(tmp_path: Path) -> None:
+    for name in "abcd":
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(800), 8000)
+    table = tmp_path / "all.csv"
+    table.write_text("path,text,split\na.wav,a,train\nb.wav,b,Eval\nc.wav,c,holdout\nd.wav,d,\n")
+    found = Table().read(table)
+    assert [[clip.text for clip in part] for part in (found.train, found.dev, found.test)] == [["a", "d"], [], ["b"]]
+    assert len(found.skipped) == 1 and "all.csv:4: split 'holdout' is none of train, dev" in found.skipped[0]

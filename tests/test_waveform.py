@@ -241,3 +241,10 @@ def test_settings_travel_through_yaml() -> None:
     assert from_dict(TrainSettings, to_dict(run)) == run
     with pytest.raises(ValueError, match=r"unknown setting augment.noise.snr; Noise has probability, folder, low_snr"):
         from_dict(TrainSettings, {"augment": {"noise": {"snr": 5}}})
+
+
+def test_hidden_files_are_no_noise(tmp_path: Path) -> None:
+    (tmp_path / ".trash").mkdir()
+    for name in ("a.wav", "._a.wav", ".trash/b.wav"):
+        (tmp_path / name).touch()
+    assert find_sounds(str(tmp_path), "noise.folder") == (tmp_path / "a.wav",)
