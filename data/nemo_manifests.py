@@ -8,7 +8,7 @@ somebody had. Such lines are messages, and the rest is used.
 
 from pathlib import Path
 
-from data.corpus import PARTS, Corpus, described, is_file, part_files, without_repeats
+from data.corpus import PARTS, Corpus, described, is_file, names_in, part_files, part_of, without_repeats
 from data.lines import shown
 from data.manifest import Utterance, read_manifest
 from data.splits import Splits
@@ -39,7 +39,14 @@ class NemoManifests(Corpus):
             there = [clip for clip in read_manifest(manifest, skipped) if _is_there(clip, skipped)]
             parts[part] = without_repeats(there, skipped)
         what = f"manifest {path}" if path.is_file() else f"manifests in {path}"
-        return Splits(**parts, skipped=skipped, description=described(what, parts))
+        return Splits(**parts, skipped=skipped, description=described(what, parts) + _unused(path, paths))
+
+
+def _unused(folder: Path, used: dict[str, Path]) -> str:
+    """What else in the folder looks like the manifest of a part: ``test_other.jsonl``, ``valid.jsonl`` beside ``dev``."""
+    files = [folder / name for name in names_in(folder) if name.endswith(SUFFIXES) and part_of(name)]
+    names = [file.name for file in files if file not in used.values()] if folder.is_dir() else []
+    return f"; not used: {', '.join(names)}" if names else ""
 
 
 def _is_there(clip: Utterance, skipped: list[str]) -> bool:

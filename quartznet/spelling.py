@@ -4,7 +4,7 @@ The words for integers and ordinals are those of the library num2words; everythi
 what is said for the decimal mark, which endings make an ordinal, the names of signs) is data in
 quartznet/languages/*.yaml. How a token of digits is read:
 
-    14:30  14h30          hours and minutes; minutes of zero are not said, and a following "Uhr" is said once
+    14:30  14 h 30        hours and minutes; minutes of zero are not said, and a following "Uhr" is said once
     1.234.567  1 234      one number, where the marks are those of the language and part groups of three
     3,5                   a decimal fraction, where the mark is the language's
     12.05.2020  1,2,3     anything else with marks: one number after the other
@@ -119,8 +119,10 @@ class Spelling:
         money = "|".join(re.escape(sign) for sign in signs if sign[-1] in MONEY)
         marks = re.escape(f".,:{DECIMAL}{THOUSANDS}{SPACES}{self.thousands}")
         endings = "|".join(f"(?P<ending{number}>{ending.after})" for number, ending in enumerate(self.endings))
-        time = rf"|{re.escape(self.hour_sign)}\d\d(?!\d)" if self.hour_sign else ""
-        hour = rf"(?:(?<=:\d\d)\s(?P<said_hour>{re.escape(self.hour.lower()) or NEVER})(?!\w))?"
+        time = rf"|\s?{re.escape(self.hour_sign)}\s?\d\d(?!\d)" if self.hour_sign else ""
+        said = rf"(?<=:\d\d)\s{re.escape(self.hour.lower())}" if self.hour else NEVER
+        sign = rf"\s?{re.escape(self.hour_sign)}" if self.hour and self.hour_sign else NEVER
+        hour = rf"(?P<said_hour>(?:{said}|{sign})(?!\w))?"
         names = (r"(?<![^\W\d])" * sign[0].isalpha() + re.escape(sign) for sign in signs)
         return re.compile(
             rf"(?:(?P<minus>(?<![^\s(\[])[-−])|(?<!\w)[{APOSTROPHES}](?=\d\d(?!\d)))?"
@@ -132,7 +134,10 @@ class Spelling:
     def _amount(self, match: re.Match[str]) -> tuple[str | None, Decimal]:
         """The words for digits with all that belongs to them, and the value that a sign behind them agrees with."""
         ending = next((ending for n, ending in enumerate(self.endings) if match[f"ending{n}"]), None)
-        pieces = re.split(r"(\D)", _ascii(match["digits"]))
+        digits = _ascii(match["digits"])
+        if self.hour_sign:
+            digits = re.sub(rf"\s?{re.escape(self.hour_sign)}\s?", self.hour_sign, digits)  # 10 h 30
+        pieces = re.split(r"(\D)", digits)
         words, value = self._one_after_the_other(pieces[::2], pieces[1::2], ending)
         if match["said_hour"] and self.hour not in words:  # 99:99 Uhr is no time
             words.append(self.hour)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import tones
 from test_folder import make
 
 from data.nemo_manifests import NemoManifests
@@ -44,3 +45,10 @@ def test_broken_lines_missing_sounds_and_repeats_are_messages(tmp_path: Path) ->
 def test_a_manifest_of_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"m\.jsonl holds no utterance; the first problem: .*m\.jsonl:1: not JSON"):
         NemoManifests().read(make(tmp_path, {"m.jsonl": "oops"}) / "m.jsonl")
+
+
+def test_manifests_of_parts_that_are_not_used_are_named(tmp_path: Path) -> None:
+    for name in ("train", "dev", "valid", "test_other", "notes"):
+        tones.write_corpus(tmp_path, ("abba",), name)
+    found = NemoManifests().read(tmp_path)
+    assert found.description.endswith("1 train, 1 dev; not used: test_other.jsonl, valid.jsonl")

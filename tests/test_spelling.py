@@ -64,10 +64,11 @@ SPELLED = [
     ),
     (
         "fr",
-        "à 10h30, 9h05 et 10 h; n° 5, 45h80",
-        "à dix heures trente neuf heures cinq et dix h numéro cinq quarante cinq",
+        "à 10h30, 9 h 05 et 10 h; n° 5, 45h80, 3 hommes",
+        "à dix heures trente neuf heures cinq et dix heures numéro cinq quarante cinq quatre vingts trois hommes",
     ),
-    ("pt", "às 10h30, nº 7", "às dez trinta número sete"),
+    ("pt", "às 10h30, nº 7, 20 ºC", "às dez trinta número sete vinte graus celsius"),
+    ("de", "die 80er, 1990er und 60ern", "die achtziger neunzehnhundertneunziger und sechzigern"),
     ("es", "Nº 5, n.º 6, n° 7, con 8º", "número cinco número seis número siete con octavo"),
     ("tr", "%20 indirim", "yüzde yirmi indirim"),
     (
