@@ -43,7 +43,7 @@ class NemoManifests(Corpus):
 
 
 def _unused(folder: Path, used: dict[str, Path]) -> str:
-    """What else in the folder looks like the manifest of a part: ``test_other.jsonl``, ``valid.jsonl`` beside ``dev``."""
+    """What else in the folder looks like a manifest of a part: ``test_other.jsonl``, ``valid.jsonl`` beside ``dev``."""
     files = [folder / name for name in names_in(folder) if name.endswith(SUFFIXES) and part_of(name)]
     names = [file.name for file in files if file not in used.values()] if folder.is_dir() else []
     return f"; not used: {', '.join(names)}" if names else ""
