@@ -23,6 +23,8 @@ from quartznet.audio import read_audio
 from quartznet.text import Language
 from quartznet.waveform import WaveformAugment
 
+LONGER = 0.25  # seconds that a whole clip may last longer than its table says
+
 
 @dataclass(frozen=True)
 class Item:
@@ -81,7 +83,14 @@ class SpeechDataset(Dataset[Item]):
         if signal is not None:
             return signal
         clip = self.utterances[index]
-        signal = read_audio(clip.audio_path, self.sample_rate, clip.offset, clip.duration, clip.span)
+        claimed = clip.duration if clip.whole else None
+        longest = clip.duration if claimed is None else claimed + 2 * LONGER
+        signal = read_audio(clip.audio_path, self.sample_rate, clip.offset, longest, clip.span)
+        if claimed is not None and len(signal) > (claimed + LONGER) * self.sample_rate:
+            raise ValueError(
+                f"{clip.name} is longer than the {claimed:g} s that are said of it, and would be cut off; "
+                "python -m data.prepare measures every clip"
+            )
         return signal if self.cache is None else self.cache.put(index, signal)
 
     def augmented(self, signal: Tensor, index: int) -> Tensor:

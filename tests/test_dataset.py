@@ -153,3 +153,12 @@ def test_a_text_that_loses_everything_is_counted_and_silence_stays() -> None:
     assert [clip.text for clip in kept] == ["sí", ""]
     assert [message.split(":")[1] for message in skipped] == ["1", "3"]
     assert "no letter of '我们' is in the alphabet" in skipped[0]
+
+
+def test_a_whole_clip_is_not_cut_to_what_its_table_says(clip: Path) -> None:
+    """It lasts 0.5 s; a little more than was said is read, much more is a problem and not half a sentence."""
+    said = [Utterance(clip, "a", seconds, whole=True) for seconds in (0.5, 0.4, 0.2, None, 9.0)]
+    items = [SpeechDataset(said, ALPHABET)[index] for index in range(5)]
+    assert [len(item.signal) for item in items] == [8000, 8000, 0, 8000, 8000]
+    assert "a.wav is longer than the 0.2 s that are said of it" in items[2].problem
+    assert len(SpeechDataset([Utterance(clip, "a", 0.2)], ALPHABET)[0].signal) == 3200  # a cut is a cut
