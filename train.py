@@ -205,8 +205,8 @@ def build_model(settings: TrainSettings, labels: tuple[str, ...]) -> QuartzNet:
 
 
 def hours(clips: Sequence[Utterance]) -> str:
-    """``12.3 h (9,876 clips)``."""
-    return f"{sum(clip.duration for clip in clips) / 3600:.2f} h ({len(clips):,} clips)"
+    """``12.3 h, 9,876 clips``."""
+    return f"{sum(clip.duration for clip in clips) / 3600:.2f} h, {len(clips):,} clips"
 
 
 def print_plan(model: QuartzNet, clips: Clips, settings: TrainSettings, batches: int, device: torch.device) -> None:
@@ -216,7 +216,7 @@ def print_plan(model: QuartzNet, clips: Clips, settings: TrainSettings, batches:
     precision = str(choose_precision(settings.precision, device)).removeprefix("torch.")
     optim = settings.optim
     logging.info("model     %s, %s parameters", settings.init or f"{settings.preset} from scratch", f"{parameters:,}")
-    logging.info("data      train %s, dev %s, test %s", *map(hours, (clips.train, clips.dev, clips.test)))
+    logging.info("data      train %s; dev %s; test %s", *map(hours, (clips.train, clips.dev, clips.test)))
     logging.info("steps     %s, %d batches an epoch of up to %g s", f"{steps:,}", batches, settings.data.batch_seconds)
     logging.info("optimiser %s, rate %g, %s schedule", optim.name, optim.lr, settings.schedule.name)
     logging.info(
