@@ -125,7 +125,8 @@ class LogMel(nn.Module):
     def _prepare(self, signal: Tensor, signal_lengths: Tensor) -> Tensor:
         if self.training and self.config.dither > 0:
             signal = signal + self.config.dither * torch.randn_like(signal)
-        signal = torch.cat([signal[:, :1], signal[:, 1:].sub(signal[:, :-1], alpha=self.config.preemphasis)], dim=1)
+        # Two roundings, as NeMo has them: in one operation (sub with alpha) quiet frames differ ten times as much.
+        signal = torch.cat([signal[:, :1], signal[:, 1:] - self.config.preemphasis * signal[:, :-1]], dim=1)
         if self.config.rule == "2.5":
             samples = torch.arange(signal.shape[1], device=signal.device)
             signal.masked_fill_(samples >= signal_lengths[:, None], 0.0)
