@@ -54,8 +54,8 @@ class CommonVoice(Corpus):
             skipped=folder.skipped,
             description=described(f"{self.called} {path}", parts),
             extra=validated,
-            other=folder.table("other", summarise=True),
-            invalidated=folder.table("invalidated", summarise=True),
+            other=folder.minor_table("other"),
+            invalidated=folder.minor_table("invalidated"),
         )
 
 
@@ -91,6 +91,14 @@ class _Folder:
         if absent:
             self.skipped.append(f"{path}: {absent} rows whose clips are not in {self.path / 'clips'}")
         return list(clips.values())
+
+    def minor_table(self, name: str) -> list[Utterance]:
+        """A table that most people do not need: what is wrong with its header is a message and stops nothing."""
+        try:
+            return self.table(name, summarise=True)
+        except ValueError as error:
+            self.skipped.append(str(error))
+            return []
 
     def _utterance(self, clip: str, origin: str, row: dict[str, str]) -> Utterance:
         return Utterance(

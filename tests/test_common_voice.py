@@ -133,3 +133,14 @@ def test_real_samples(shared: Path, lang: str) -> None:
     splits = CommonVoice().read(shared / "corpora" / "common_voice_sample" / lang)
     assert len(splits.train) == 100 and not splits.skipped
     assert all(clip.speaker and clip.text and '""' not in clip.text for clip in splits.train)
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing\tuseful\n"])
+def test_a_broken_table_that_is_not_needed_stops_nothing(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.mp3").touch()
+    (tmp_path / "validated.tsv").write_text("client_id\tpath\tsentence\nx\ta.mp3\tuno\n")
+    (tmp_path / "other.tsv").write_bytes(content)
+    found = CommonVoice().read(tmp_path)
+    assert len(found.train) == 1 and found.other == []
+    assert len(found.skipped) == 1 and "other.tsv:1: no column path and sentence" in found.skipped[0]
