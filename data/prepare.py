@@ -189,7 +189,7 @@ def remove_duplicates(clips: Clips) -> None:
 
 
 def split(clips: Clips, description: str, how: str, share: float) -> Splits:
-    """``official``, ``smart`` or ``ratio``, as ``--split`` says; None-like ``auto`` takes smart where it can.
+    """``official``, ``smart`` or ``ratio``, as ``--split`` says; ``auto`` is smart where there are such parts.
 
     Raises:
         ValueError: official or smart for a corpus without official dev and test parts.

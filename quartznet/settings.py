@@ -100,7 +100,7 @@ def save_yaml(settings: object, path: str | Path) -> None:
 
 def load_yaml(path: str | Path) -> dict:
     """Reads a YAML file of settings as a dictionary; raises ``ValueError`` that names the file and the line."""
-    if not Path(path).is_file():
+    if not Path(path).exists():  # a pipe will do: --config <(...)
         raise FileNotFoundError(f"there is no settings file {path}; correct the path")
     try:
         mapping = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
