@@ -11,37 +11,40 @@ output layer that fit the new letters (``quartznet.head``); ``--preset`` then ha
 """
 
 import argparse
-import dataclasses
 import logging
+import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader
 
-from data.dataset import normalised, usable
+from data.clips import Clips, choose_language, prepare, read_data
 from data.loaders import evaluation_loader, training_loader
-from data.manifest import Utterance, read_manifest
-from data.source import fill_durations, open_source
-from data.splits import Splits, with_held_out
-from data.synthetic import default_folder, embedded_default
+from data.manifest import Utterance
+from data.synthetic import default_folder
 from quartznet import commandline, distributed, load_model
-from quartznet.audit import audit
-from quartznet.checkpoint import is_checkpoint
-from quartznet.config import ModelConfig, TrainSettings, preset_blocks
+from quartznet.adapter import save_adapter
+from quartznet.config import TrainSettings
 from quartznet.engine import Task, choose_precision, fit
-from quartznet.head import plan_head, transfer_head
+from quartznet.finetune import Tuning
+from quartznet.initial import Base, build_model, read_base
 from quartznet.model import QuartzNet
-from quartznet.nemo import read_nemo
 from quartznet.recognition import evaluator, recognise, recognition_loss, summarise
 from quartznet.runstate import TrainState
-from quartznet.settings import from_dict, to_dict
-from quartznet.text import Language, find_language, language_from_texts
-from quartznet.waveform import fastest_factor
+from quartznet.settings import from_dict, override, to_dict
 
-SHORT_NAMES = {"data": "data.source", "train": "data.train", "dev": "data.dev", "warmup-ratio": "schedule.warmup_ratio"}
+SHORT_NAMES = {
+    "data": "data.source",
+    "dev": "data.dev",
+    "batchnorm": "tune.batchnorm",
+    "layer-decay": "tune.layer_decay",
+    "unfreeze-every": "tune.unfreeze_every",
+    "warmup-ratio": "schedule.warmup_ratio",
+}
+METHOD = re.compile(r"all|head|bn|adapters|lora|top-\d+")
+SMALL_CHANGE = ("head", "bn", "adapters", "lora")  # methods whose result is a small file beside the base
 USAGE = "python train.py (--init CHECKPOINT | --from-scratch) --lang CODE [--data PATH | --train A,B --dev C] ..."
 
 
@@ -56,9 +59,18 @@ def read_settings(arguments: Sequence[str] | None) -> TrainSettings:
     )
     parser.add_argument("--config", metavar="FILE.yaml", help="settings of another run; options here have priority")
     parser.add_argument("--from-scratch", action="store_true", help="random weights in place of --init")
+    parser.add_argument(
+        "--train",
+        metavar="WHAT",
+        action="append",
+        default=[],
+        help="all, head, bn, top-K, adapters or lora: what learns (tune.train); else manifests to train on (data.train)",
+    )
     commandline.add_settings(parser, TrainSettings, SHORT_NAMES)
     options = commandline.parse(parser, arguments)
     mapping = commandline.chosen_settings(options, options.config)
+    for value in options.train:
+        override(mapping, "tune.train" if METHOD.fullmatch(value) else "data.train", value)
     if options.from_scratch and mapping.get("init"):
         raise ValueError(f"--from-scratch and --init {mapping['init']} contradict each other; leave one out")
     if not options.from_scratch and "init" not in mapping:
@@ -66,6 +78,9 @@ def read_settings(arguments: Sequence[str] | None) -> TrainSettings:
             "where shall the weights come from? --init CHECKPOINT takes the encoder of a trained network (an English "
             ".nemo file, or a run folder), --from-scratch starts with random weights of --preset 15x5"
         )
+    method = mapping.get("tune", {}).get("train", "all")
+    if options.from_scratch and method != "all":
+        raise ValueError(f"--train {method} keeps most weights as they are; from scratch they are random: leave it out")
     if mapping.get("init") and not Path(mapping["init"]).exists():
         raise ValueError(f"--init {mapping['init']}: there is no such file or folder")
     if "lang" not in mapping:
@@ -79,80 +94,7 @@ def read_settings(arguments: Sequence[str] | None) -> TrainSettings:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Data
-
-
-def read_data(settings: TrainSettings) -> Splits:
-    """Manifests, a corpus, or the embedded default; held-out clips where there is no dev part."""
-    data = settings.data
-    if data.train:
-        skipped: list[str] = []
-        parts = [[clip for path in paths for clip in read_manifest(path, skipped)] for paths in (data.train, data.dev)]
-        return with_held_out(Splits(parts[0], parts[1], [], skipped, f"manifests {', '.join(data.train + data.dev)}"))
-    if data.dev:
-        raise ValueError("--dev without --train; name the training manifests too, or one corpus with --data")
-    if data.source:
-        return open_source(data.source)
-    logging.warning("no --data: this trains on synthetic speech, made into %s", default_folder(settings.lang))
-    try:
-        return embedded_default(settings.lang)
-    except ValueError as error:
-        raise ValueError(f"{error} with --data PATH") from error
-
-
-def choose_language(splits: Splits, settings: TrainSettings) -> Language:
-    """The text rules, after a table of what they keep and lose; raises ValueError if they lose too much."""
-    texts = [clip.text for clip in (*splits.train, *splits.dev)]
-    language = find_language(settings.lang)
-    if language is None:
-        language = language_from_texts(settings.lang, (clip.text for clip in splits.train))
-        logging.info("no rules for %r: the alphabet is taken from the training text", settings.lang)
-    report = audit(texts, language)
-    logging.info("%s", report.table())
-    if not settings.allow_char_loss:
-        report.check()
-    return language
-
-
-@dataclass(frozen=True)
-class Clips:
-    """Normalised utterances with durations, ready for loaders."""
-
-    train: list[Utterance]
-    dev: list[Utterance]
-    test: list[Utterance]
-    skipped: list[str]
-
-
-def prepare(splits: Splits, language: Language, model: QuartzNet, settings: TrainSettings) -> Clips:
-    """Normalises texts, measures durations, leaves out what cannot be learnt from; nothing is lost in silence."""
-    skipped = list(splits.skipped)
-    parts = []
-    for clips in (splits.train, splits.dev, splits.test):
-        for step in (lambda clips: normalised(clips, language), fill_durations):
-            clips, problems = step(clips)
-            skipped += problems
-        parts.append(clips)
-    data = settings.data
-    train, problems = usable(
-        parts[0],
-        model.alphabet,
-        data.min_duration,
-        data.max_duration,
-        frames_per_second=model.config.features.sample_rate / samples_per_output(model),
-        fastest_speed=fastest_factor(settings.augment),
-    )
-    if not train:
-        first = (skipped + problems)[:1] or ["the corpus has no training clips"]
-        raise ValueError(f"no clip is left to train on; the first problem: {first[0]}")
-    if not parts[1]:
-        logging.warning("no dev clips: the training clips are scored instead, which says little")
-    return Clips(train, parts[1] or train, parts[2], skipped + problems)
-
-
-def samples_per_output(model: QuartzNet) -> int:
-    """How much of the waveform each output of the network stands for: the hop times all strides."""
-    return round(model.config.features.hop * 1000 / model.output_length(1000))
+# Data and model
 
 
 def report_skipped(skipped: list[str], out: Path) -> None:
@@ -167,55 +109,28 @@ def report_skipped(skipped: list[str], out: Path) -> None:
         logging.warning("%d clips left out; all are listed in %s", len(skipped), out / "skipped.txt")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Model
-
-
-def read_initial(path: str) -> tuple[ModelConfig, dict]:
-    """Configuration and weights of a checkpoint of any kind; of a NeMo encoder without a decoder, those it has."""
-    if is_checkpoint(path) or not Path(path).exists():
-        model = load_model(path)
-        return model.config, model.state_dict()
-    try:
-        model = load_model(path)
-    except ValueError as error:
-        checkpoint = read_nemo(path, encoder_only=True)  # raises where the encoder is no better
-        logging.warning("only the encoder of %s is used: %s", path, error)
-        return dataclasses.replace(checkpoint.config, labels=("",)), checkpoint.weights
-    return model.config, model.state_dict()
-
-
-def build_model(settings: TrainSettings, labels: tuple[str, ...]) -> QuartzNet:
-    """A random network, or that of ``--init`` with an output layer for ``labels``, as ``--head`` says."""
-    if settings.init is None:
-        return QuartzNet(ModelConfig(labels, preset_blocks(settings.preset)))
-    config, weights = read_initial(settings.init)
-    model = QuartzNet(dataclasses.replace(config, labels=labels))
-    if settings.head == "copy" and "decoder.weight" in weights:
-        plan = plan_head(config.labels, labels)
-        weights |= transfer_head(weights, plan)
-        logging.info("%s", plan)
-    else:
-        weights = {name: value for name, value in weights.items() if not name.startswith("decoder.")}
-        logging.info("new output layer for %d labels; the encoder is that of %s", len(labels), settings.init)
-    missing, unexpected = model.load_state_dict(weights, strict=False)
-    lacking = [name for name in missing if not name.startswith(("decoder.", "front_end."))]
-    assert not lacking and not unexpected, f"encoder weights missing {lacking}, left over {unexpected}"
-    return model
-
-
 def hours(clips: Sequence[Utterance]) -> str:
     """``12.3 h, 9,876 clips``."""
     return f"{sum(clip.duration for clip in clips) / 3600:.2f} h, {len(clips):,} clips"
 
 
-def print_plan(model: QuartzNet, clips: Clips, settings: TrainSettings, batches: int, device: torch.device) -> None:
-    """What is about to happen, in five lines."""
+def print_plan(
+    model: QuartzNet, clips: Clips, settings: TrainSettings, batches: int, device: torch.device, tuning: Tuning
+) -> None:
+    """What is about to happen, in six lines."""
+    encoder, head = tuning.count(model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     steps = settings.steps or settings.epochs * -(-batches // settings.optim.accumulate)
     precision = str(choose_precision(settings.precision, device)).removeprefix("torch.")
     optim = settings.optim
     logging.info("model     %s, %s parameters", settings.init or f"{settings.preset} from scratch", f"{parameters:,}")
+    logging.info(
+        "learns    %s: %s of the encoder (%.1f %%) and %s of the output layer",
+        settings.tune.train,
+        f"{encoder:,}",
+        100 * encoder / parameters,
+        f"{head:,}",
+    )
     logging.info("data      train %s; dev %s; test %s", *map(hours, (clips.train, clips.dev, clips.test)))
     logging.info("steps     %s, %d batches an epoch of up to %g s", f"{steps:,}", batches, settings.data.batch_seconds)
     logging.info("optimiser %s, rate %g, %s schedule", optim.name, optim.lr, settings.schedule.name)
@@ -228,13 +143,25 @@ def print_plan(model: QuartzNet, clips: Clips, settings: TrainSettings, batches:
 # The run
 
 
-def assemble(model: QuartzNet, clips: Clips, settings: TrainSettings, device: torch.device) -> tuple[DataLoader, Task]:
+def identity(model: QuartzNet, settings: TrainSettings, base: Base | None) -> dict:
+    """What goes into every checkpoint of the run: what rebuilds the network, and where it comes from."""
+    entries: dict = {"model_config": to_dict(model.config), "lang": settings.lang}
+    if settings.tune.inserted.kind != "none":
+        entries["insert"] = to_dict(settings.tune.inserted)
+    if base is not None:
+        entries |= {"init": base.path, "base_sha256": base.fingerprint}
+    return entries
+
+
+def assemble(
+    model: QuartzNet, clips: Clips, settings: TrainSettings, device: torch.device, base: Base | None, tuning: Tuning
+) -> tuple[DataLoader, Task]:
     """Training batches, and what the loop must know about speech; every process gets its share of both."""
     rank, world = distributed.rank(), distributed.world_size()
     sample_rate, data, pin = model.config.features.sample_rate, settings.data, device.type == "cuda"
     shortest = model.front_end.shortest
     loader = training_loader(
-        clips.train, model.alphabet, settings, sample_rate, pin, rank, world, shortest, samples_per_output(model)
+        clips.train, model.alphabet, settings, sample_rate, pin, rank, world, shortest, model.samples_per_output
     )
     dev = evaluation_loader(
         clips.dev[rank::world],
@@ -250,8 +177,8 @@ def assemble(model: QuartzNet, clips: Clips, settings: TrainSettings, device: to
         loss=recognition_loss(settings.augment),
         evaluate=evaluator(dev),
         seconds=lambda batch: batch.seconds(sample_rate),
-        identity={"model_config": to_dict(model.config), "lang": settings.lang},
-        encoder=model.encoder,
+        identity=identity(model, settings, base),
+        tuning=tuning,
     )
     return loader, task
 
@@ -283,6 +210,10 @@ def print_results(state: TrainState, clips: Clips, settings: TrainSettings, devi
     if state.skipped_steps or state.scaler_skips:
         print(f"\nsteps left out: {state.skipped_steps} (metrics.jsonl says why), {state.scaler_skips} by fp16's scale")
     print(f"\ncheckpoint  {out / 'best.pt'}")
+    if settings.init and settings.tune.train in SMALL_CHANGE:
+        save_adapter(out, out / "adapter.pt")
+        size = (out / "adapter.pt").stat().st_size / 1e6
+        print(f"small file  {out / 'adapter.pt'}, {size:.1f} MB: what changed in {settings.init}")
     print(f"evaluate    python evaluate.py --checkpoint {out} --data {source}")
     print(f"to NeMo     python -m quartznet.nemo export {out} {out.name}.nemo")
 
@@ -299,13 +230,18 @@ def train(settings: TrainSettings) -> int:
             splits = read_data(settings)
         logging.info("%s", splits.description)
         language = choose_language(splits, settings)
-        model = build_model(settings, language.labels).to(device)
+        base = read_base(settings.init) if settings.init else None
+        model = build_model(settings, language.labels, base)
+        tuning = Tuning(settings.tune, settings.freeze_encoder)
+        tuning.insert(model)
+        model = model.to(device)
         if settings.sync_batchnorm:
             model = distributed.synchronise_batch_norm(model, device)
-        clips = prepare(splits, language, model, settings)
+        frames_per_second = model.config.features.sample_rate / model.samples_per_output
+        clips = prepare(splits, language, model.alphabet, frames_per_second, settings)
         report_skipped(clips.skipped, out)
-        loader, task = assemble(model, clips, settings, device)
-        print_plan(model, clips, settings, len(loader), device)
+        loader, task = assemble(model, clips, settings, device, base, tuning)
+        print_plan(model, clips, settings, len(loader), device, tuning)
         state, signal = fit(model, loader, settings, task, out)
         is_main = distributed.is_main()
     if signal is not None:

@@ -1,7 +1,8 @@
 """Our checkpoint: one file that rebuilds its network, and, inside ``train``, everything that continues its training.
 
-``{"format": "quartznet-1", "model_config": {...}, "weights": {...}, "lang": "es", "train": {...}}``. Only tensors and
-plain Python values are inside, so ``torch.load(weights_only=True)`` reads it and a foreign file cannot run code.
+``{"format": "quartznet-1", "model_config": {...}, "weights": {...}, "lang": "es", "train": {...}}``, and where LoRA or
+adapters were added, ``"insert": {...}``. Only tensors and plain Python values are inside, so
+``torch.load(weights_only=True)`` reads it and a foreign file cannot run code.
 
 A file is written under a temporary name, flushed to the disk and then renamed: whoever opens ``last.pt`` sees the old
 one or the new one, never half of one, even when the power fails. The surprise: random number generators belong here
@@ -20,8 +21,10 @@ import torch
 from torch import nn
 
 from quartznet.config import ModelConfig
+from quartznet.finetune import insert
 from quartznet.model import QuartzNet
 from quartznet.settings import from_dict
+from quartznet.tune_config import InsertConfig
 
 FORMAT = "quartznet-1"
 
@@ -144,6 +147,7 @@ def model_from_checkpoint(path: str | Path) -> QuartzNet:
     if missing:
         raise ValueError(f"{path} has no {' and no '.join(missing)}, so no network can be built from it")
     model = QuartzNet(from_dict(ModelConfig, payload["model_config"], "model_config."))
+    insert(model.encoder, from_dict(InsertConfig, payload.get("insert", {}), "insert."))
     try:
         model.load_state_dict(payload["weights"])
     except (RuntimeError, TypeError, AttributeError) as error:

@@ -10,6 +10,7 @@ here, by each dataclass itself, so that a file, a command line and a checkpoint 
 
 from dataclasses import dataclass, field
 
+from quartznet.tune_config import TuneSettings
 from quartznet.waveform import Codec, Gain, NarrowBand, Noise, Room, Shift, TimeStretch, WhiteNoise
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -265,6 +266,7 @@ class TrainSettings:
     init: str | None = None  # checkpoint whose encoder is taken; None: from scratch
     preset: str = "15x5"  # only where there is no init
     head: str = "copy"  # copy | new: init's output rows start the letters that are the same or alike, or chance does
+    dropout: float | None = None  # of every block; None: as init has it (15x5: 0), or the preset
     out: str = "runs/latest"
     seed: int = 0
     epochs: int = 50
@@ -281,6 +283,7 @@ class TrainSettings:
     max_bad_steps: int = 10  # steps in a row without a finite loss after which the run stops
     log_every: int = 10  # steps
     allow_char_loss: bool = False
+    tune: TuneSettings = field(default_factory=TuneSettings)
     optim: OptimSettings = field(default_factory=OptimSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
@@ -291,6 +294,8 @@ class TrainSettings:
             raise ValueError(f"precision must be auto, fp32, bf16 or fp16, got {self.precision!r}")
         if self.head not in ("copy", "new"):
             raise ValueError(f"head must be copy or new, got {self.head!r}")
+        if self.dropout is not None and not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
         if not 0.0 <= self.ema < 1.0:
             raise ValueError(f"ema must be in [0, 1), got {self.ema}")
         if min(self.evaluate_every, self.max_bad_steps, self.keep_best, self.log_every) < 1 or self.save_every <= 0:

@@ -26,6 +26,7 @@ from quartznet import distributed
 from quartznet.checkpoint import not_finite
 from quartznet.config import TrainSettings
 from quartznet.ema import WeightAverage
+from quartznet.finetune import Tuning, parameter_groups
 from quartznet.interrupt import Interrupt
 from quartznet.optim import build_optimizer
 from quartznet.runlog import RunLog
@@ -57,18 +58,11 @@ class Task:
     evaluate: Callable[[nn.Module, Callable[[], bool]], DevResult | None]  # None: stopped because asked to
     seconds: Callable[[TrainBatch], float]  # audio in a batch
     identity: dict  # "model_config", "lang": goes into every checkpoint
-    encoder: nn.Module | None = None  # the part that ``freeze_encoder`` holds still
+    tuning: Tuning | None = None  # which weights learn; None: all, always
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Small parts
-
-
-def set_frozen(module: nn.Module | None, frozen: bool) -> None:
-    """Weights that get no gradient are left alone by the optimiser, decay included; batch norm still updates."""
-    for parameter in module.parameters() if module is not None else ():
-        parameter.requires_grad_(not frozen)
-        parameter.grad = None
 
 
 def go_to(loader: DataLoader, epoch: int, batch: int) -> None:
@@ -77,6 +71,14 @@ def go_to(loader: DataLoader, epoch: int, batch: int) -> None:
         loader.dataset.set_epoch(epoch)
     loader.batch_sampler.set_epoch(epoch)
     loader.batch_sampler.start_at(batch)
+
+
+def train_mode(model: nn.Module, task: Task) -> None:
+    """Training mode; what must hold still even then (batch-norm statistics) does."""
+    if task.tuning is None:
+        model.train()
+    else:
+        task.tuning.train_mode(model)
 
 
 def count_batches(loader: DataLoader, epoch: int) -> int:
@@ -127,7 +129,7 @@ def start(model: nn.Module, loader: DataLoader, settings: TrainSettings, task: T
     torch.manual_seed(seed)
     training = Training(
         model=model,
-        optimizer=build_optimizer(model.parameters(), settings.optim),
+        optimizer=build_optimizer(parameter_groups(model, settings.tune.layer_decay), settings.optim),
         scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
         average=WeightAverage(model, settings.ema) if settings.ema else None,
         generator=torch.Generator().manual_seed(seed),
@@ -155,7 +157,7 @@ def evaluate(
         model.eval()
         with torch.random.fork_rng(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             result = task.evaluate(model, interrupt.requested)
-        model.train()
+        train_mode(model, task)
         if result is None:  # asked to stop; the evaluation stays due
             return
         state.evaluation_due = False
@@ -333,16 +335,16 @@ def fit(
         while state.step < total_steps and not stop:
             epoch, epoch_batches = state.epoch, count_batches(loader, state.epoch)
             go_to(loader, epoch, state.batch)
-            if wrapped is None or epoch == settings.freeze_encoder:
-                set_frozen(task.encoder, epoch < settings.freeze_encoder)
+            changed = task.tuning is not None and task.tuning.begin_epoch(model, epoch)
+            if wrapped is None or changed:
                 wrapped = distributed.wrap(LossModule(model, task.loss), next(model.parameters()).device)
-            model.train()
+            train_mode(model, task)
 
             for batches in groups(loader, settings.optim.accumulate):
                 # schedule
                 lr = learning_rate(state.step, total_steps, settings.schedule, settings.optim.lr)
                 for group in training.optimizer.param_groups:
-                    group["lr"] = lr
+                    group["lr"] = lr * group["scale"]
 
                 # step
                 between_steps = False

@@ -6,6 +6,7 @@ In evaluation a batch norm is a fixed scale and shift for every channel, so it v
 
 The mask before a pointwise convolution goes too: that convolution does not mix time, so what it makes of padding stays
 in the padding, and the next depthwise convolution masks again. Where no utterance is padded there is no mask at all.
+LoRA's corrections are merged into the copy; adapters after a block stay what they are.
 """
 
 import copy
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quartznet import block_adapters, lora
 from quartznet.layers import Conv, SubBlock, output_length, shuffle_channels, time_mask
 
 
@@ -71,6 +73,14 @@ class FoldedBlock(nn.Module):
         return x * time_mask(lengths, x.shape[3], x.dtype)
 
 
+def fold_block(block: nn.Module) -> FoldedBlock:
+    """A block's inference form; an adapter after it comes along as it is."""
+    folded = FoldedBlock(block)
+    if hasattr(block, block_adapters.CHILD):
+        block_adapters.hang(folded, getattr(block, block_adapters.CHILD))
+    return folded
+
+
 def fold(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A copy of a ``QuartzNet`` with every block folded, weights in ``dtype``; the front end stays in fp32.
 
@@ -84,7 +94,8 @@ def fold(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     if any(isinstance(block, FoldedBlock) for block in model.encoder.blocks):
         raise ValueError("this model is already in its inference form; call for_inference on the original")
     fast = copy.deepcopy(model).eval()
-    fast.encoder.blocks = nn.ModuleList(FoldedBlock(block) for block in fast.encoder.blocks)
+    lora.merge(fast.encoder)
+    fast.encoder.blocks = nn.ModuleList(fold_block(block) for block in fast.encoder.blocks)
     fast.encoder.to(dtype)
     fast.decoder.to(dtype)
     return fast.requires_grad_(False)

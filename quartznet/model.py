@@ -143,6 +143,11 @@ class QuartzNet(nn.Module):
                 frames = output_length(frames, block.stride)
         return frames
 
+    @property
+    def samples_per_output(self) -> int:
+        """How much of the waveform each frame of log-probabilities stands for: the hop times all strides."""
+        return round(self.config.features.hop * 1000 / self.output_length(1000))
+
     def forward_features(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """The network after the front end, so that training can mask the features in between.
 

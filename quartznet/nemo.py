@@ -15,6 +15,7 @@ was trained with the rule ``0.x`` goes out with the same weights, and NeMo feeds
 """
 
 import argparse
+import copy
 import gzip
 import io
 import os
@@ -29,6 +30,7 @@ import yaml
 from torch import Tensor
 
 from quartznet.config import ModelConfig
+from quartznet.finetune import plain
 from quartznet.model import QuartzNet
 from quartznet.nemo_archive import Package, open_package
 from quartznet.nemo_config import (
@@ -203,8 +205,12 @@ def save_nemo(model: QuartzNet, path: str | Path) -> None:
     """Writes a ``.nemo`` that NeMo 1.0 to 2.5 restores strictly: gzip tar, members with ``./``, written in one step.
 
     ``nemo_version`` in it is one that has the model's front-end rule, so that ``load_nemo`` gives the same model back.
+    LoRA is merged into the weights of what is written.
+
+    Raises:
+        ValueError: the network has adapters, which that file cannot hold.
     """
-    path = Path(path)
+    path, model = Path(path), plain(copy.deepcopy(model))
     config = yaml.safe_dump(write_settings(model.config), sort_keys=False, allow_unicode=True).encode("utf-8")
     weights = io.BytesIO()
     torch.save(to_nemo(model.state_dict(), model.config), weights)

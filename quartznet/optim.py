@@ -86,8 +86,13 @@ class NovoGrad(torch.optim.Optimizer):
         return state
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], settings: OptimSettings) -> torch.optim.Optimizer:
-    """The optimiser of a run. ``settings.betas`` None: (0.95, 0.25) for NovoGrad, (0.9, 0.98) for AdamW."""
+def build_optimizer(
+    parameters: Iterable[nn.Parameter] | Iterable[dict], settings: OptimSettings
+) -> torch.optim.Optimizer:
+    """The optimiser of a run, over parameters or groups of them.
+
+    ``settings.betas`` None: (0.95, 0.25) for NovoGrad, (0.9, 0.98) for AdamW.
+    """
     if settings.name == "adamw":
         betas = settings.betas or (0.9, 0.98)
         return torch.optim.AdamW(

@@ -127,6 +127,9 @@ def load_run(settings: TrainSettings, identity: dict, path: Path) -> dict:
     if old != new:
         keys = [key for key in sorted({*(old or {}), *(new or {})}) if (old or {}).get(key) != (new or {}).get(key)]
         raise ValueError(f"{path} is the run of another network: {', '.join(keys)} differ; {advice}")
+    if payload.get("insert") != identity.get("insert"):
+        found, wanted = payload.get("insert", "nothing"), identity.get("insert", "nothing")
+        raise ValueError(f"{path} has {found} added to the network, this run would have {wanted}; {advice}")
     train = payload["train"]
     known = {item.name for item in fields(TrainState)}
     strange = [key for key in PARTS if key not in train] + sorted({*train.get("state", {})} - known)
@@ -134,6 +137,9 @@ def load_run(settings: TrainSettings, identity: dict, path: Path) -> dict:
         raise ValueError(f"{path} was written by another version of this program: {', '.join(strange)}; {advice}")
     if train["settings"]["optim"]["name"] != settings.optim.name:
         raise ValueError(f"{path} was trained with optim.name {train['settings']['optim']['name']}; {advice}")
+    decay = train["settings"]["tune"]["layer_decay"]
+    if (decay == 1.0) != (settings.tune.layer_decay == 1.0):  # the optimiser's state is in groups of equal rate
+        raise ValueError(f"{path} was trained with tune.layer_decay {decay:g}, which cannot change now; {advice}")
     return payload
 
 

@@ -45,7 +45,7 @@ def slim(source: str | Path, target: str | Path) -> Path:
         raise ValueError(f"{source} has no {' and no '.join(missing)}; give a run folder of train.py or its best.pt")
     if target.is_dir():
         raise ValueError(f"{target} is a folder; name the file to write, such as {target / 'small.pt'}")
-    kept = {key: payload[key] for key in ("model_config", "lang")}
+    kept = {key: payload[key] for key in ("model_config", "lang", "insert") if key in payload}
     weights = {name: halved(name, value.detach().clone()) for name, value in payload["weights"].items()}
     save_checkpoint(target, {**kept, "weights": weights})
     return target

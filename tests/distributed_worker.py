@@ -80,6 +80,19 @@ def evaluate(model: nn.Module, should_stop: object) -> DevResult:
     return DevResult(total, total / 100, 0.0, [])
 
 
+class FrozenFirst:
+    """Holds the encoder still in the first two epochs."""
+
+    def begin_epoch(self, model: nn.Module, epoch: int) -> bool:
+        for parameter in model.encoder.parameters():
+            parameter.requires_grad_(epoch >= 2)
+            parameter.grad = None
+        return epoch == 2
+
+    def train_mode(self, model: nn.Module) -> None:
+        model.train()
+
+
 def main() -> None:
     run(Path(sys.argv[1]))
 
@@ -92,9 +105,9 @@ def run(out: Path) -> None:
         model = Toy()
         loader = torch.utils.data.DataLoader(Clips(), batch_sampler=Sampler(), collate_fn=collate)
         optim = OptimSettings(lr=0.01)
-        settings = TrainSettings(steps=4, optim=optim, freeze_encoder=2, save_every=1e-9, log_every=1)
+        settings = TrainSettings(steps=4, optim=optim, save_every=1e-9, log_every=1)
         settings = replace(settings, schedule=ScheduleSettings("constant", 0.0))
-        task = Task(losses_of, evaluate, lambda batch: batch.seconds(10), {"model_config": {}}, encoder=model.encoder)
+        task = Task(losses_of, evaluate, lambda batch: batch.seconds(10), {"model_config": {}}, tuning=FrozenFirst())
         state, _ = fit(model, loader, settings, task, out)
         torch.save(model.state_dict(), out / f"rank{distributed.rank()}-of-{distributed.world_size()}.pt")
         assert distributed.sum_over_ranks([1.0], device) == [distributed.world_size()]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from quartznet.checkpoint import load_checkpoint, save_checkpoint
 from quartznet.config import DataSettings, OptimSettings, ScheduleSettings, TrainSettings
-from quartznet.engine import DevResult, Task, choose_precision, fit, set_frozen, steps_in_all, too_many_failures
+from quartznet.engine import DevResult, Task, choose_precision, fit, steps_in_all, too_many_failures
 from quartznet.runstate import TrainState
 from quartznet.settings import load_yaml
 
@@ -92,7 +92,7 @@ def score(model: nn.Module, should_stop: object) -> DevResult:
 
 def task_for(model: nn.Module, **parts: object) -> Task:
     task = Task(losses_of, score, lambda batch: 1.0 * len(batch), {"model_config": {"size": 8}, "lang": "xx"})
-    return replace(task, encoder=model.encoder, **parts)
+    return replace(task, **parts)
 
 
 def loader_of(size: int = 2, data: ToyData | None = None) -> torch.utils.data.DataLoader:
@@ -190,22 +190,32 @@ def test_accumulated_batches_weigh_every_clip_alike(tmp_path: Path, optimizer: s
         torch.testing.assert_close(value, weights[1][name])
 
 
+class FrozenFirst:
+    """Holds the encoder still in the first epoch."""
+
+    def begin_epoch(self, model: nn.Module, epoch: int) -> bool:
+        for parameter in model.encoder.parameters():
+            parameter.requires_grad_(epoch > 0)
+            parameter.grad = None
+        return epoch < 2
+
+    def train_mode(self, model: nn.Module) -> None:
+        model.train()
+
+
 def test_frozen_encoder_keeps_its_bits_while_batch_norm_learns(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = ToyModel()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    fit(model, loader_of(), settings_for(steps=4, freeze_encoder=1), task_for(model), tmp_path)  # 4 steps: 1 epoch
+    task = replace(task_for(model), tuning=FrozenFirst())
+    fit(model, loader_of(), settings_for(steps=4), task, tmp_path)  # 4 steps: 1 epoch
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name]) == name.startswith("encoder."), name
         assert parameter.grad is None
     assert not torch.equal(model.encoder[1].running_mean, before["encoder.1.running_mean"])
     after = {name: value.clone() for name, value in model.state_dict().items()}
-    fit(model, loader_of(), settings_for(steps=5, freeze_encoder=1), task_for(model), tmp_path)
+    fit(model, loader_of(), settings_for(steps=5), task, tmp_path)
     assert not torch.equal(model.encoder[0].weight, after["encoder.0.weight"])
-
-
-def test_set_frozen_without_a_module_does_nothing() -> None:
-    set_frozen(None, True)
 
 
 def test_a_bad_clip_costs_one_step_and_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

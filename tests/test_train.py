@@ -15,6 +15,7 @@ import train
 from quartznet import load_model
 from quartznet.checkpoint import load_checkpoint, save_checkpoint
 from quartznet.config import BlockConfig, FeatureConfig, ModelConfig, TrainSettings
+from quartznet.initial import build_model, read_base
 from quartznet.model import QuartzNet
 from quartznet.settings import to_dict
 
@@ -154,16 +155,18 @@ def test_no_usable_clip_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_encoder_and_front_end_come_from_init(tmp_path: Path) -> None:
     init = english(tmp_path / "en.pt")
     settings = train.read_settings(["--init", str(init), "--lang", "es"])
-    model, old = train.build_model(settings, tuple(" abcdñ")), load_model(init)
+    model, old = build_model(settings, tuple(" abcdñ"), read_base(str(init))), load_model(init)
     assert model.config.features.rule == "0.x" and model.config.blocks == old.config.blocks
     for name, value in old.encoder.state_dict().items():
         assert torch.equal(value, model.encoder.state_dict()[name])
     assert torch.equal(model.decoder.weight[:5], old.decoder.weight[:5])  # " abcd" keep their rows, ñ is new
     assert model.decoder.weight.shape[0] == 7 and torch.equal(model.decoder.weight[6], old.decoder.weight[5])
-    same = train.build_model(settings, tuple(" abcd"))
+    same = build_model(settings, tuple(" abcd"), read_base(str(init)))
     assert torch.equal(same.decoder.weight, old.decoder.weight)
     settings = train.read_settings(["--init", str(init), "--lang", "es", "--head", "new"])
-    assert not torch.equal(train.build_model(settings, tuple(" abcd")).decoder.weight, old.decoder.weight)
+    assert not torch.equal(
+        build_model(settings, tuple(" abcd"), read_base(str(init))).decoder.weight, old.decoder.weight
+    )
     with pytest.raises(ValueError, match="head must be copy or new"):
         train.read_settings(["--init", str(init), "--lang", "es", "--head", "old"])
 
@@ -187,7 +190,9 @@ def test_an_encoder_without_its_decoder_is_a_start(tmp_path: Path, caplog: pytes
     init = folder / "JasperEncoder-STEP-1.pt"
     with pytest.raises(ValueError, match="Decoder"):
         load_model(init)
-    model = train.build_model(train.read_settings(["--init", str(init), "--lang", "es"]), tuple(" abcdñ"))
+    model = build_model(
+        train.read_settings(["--init", str(init), "--lang", "es"]), tuple(" abcdñ"), read_base(str(init))
+    )
     for name, value in whole.encoder.state_dict().items():
         assert torch.equal(value, model.encoder.state_dict()[name]), name
     assert model.decoder.weight.shape[0] == 7

@@ -1,0 +1,60 @@
+"""Settings of fine-tuning: which weights learn, what is added to the network, how it keeps what it knew.
+
+Part of ``TrainSettings`` (``quartznet.config``), in a file of their own because they are a subject of their own. Like
+all settings they refuse what is impossible themselves.
+"""
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class InsertConfig:
+    """What is added to a plain network and goes into its checkpoint, so that it can be built again."""
+
+    kind: str = "none"  # none | lora (quartznet/lora.py) | adapters (quartznet/block_adapters.py)
+    rank: int = 8  # of LoRA's two factors
+    alpha: float = 16.0  # LoRA's correction weighs alpha / rank
+    dropout: float = 0.0  # before LoRA's first factor, while training
+    size: int = 32  # of the adapters' bottleneck
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("none", "lora", "adapters"):
+            raise ValueError(f"kind must be none, lora or adapters, got {self.kind!r}")
+        if min(self.rank, self.size) < 1 or self.alpha <= 0 or not 0.0 <= self.dropout < 1.0:
+            raise ValueError(
+                "rank and size must be at least 1, alpha above 0 and dropout in [0, 1), "
+                f"got {self.rank}, {self.size}, {self.alpha:g} and {self.dropout:g}"
+            )
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """Which weights learn, and when (quartznet/finetune.py). The output layer always does."""
+
+    train: str = "all"  # all | head | bn | top-K (its last K blocks) | adapters | lora: what of the encoder learns
+    batchnorm: str = "auto"  # full | affine | stats | frozen: whether scale and shift learn, whether statistics move
+    unfreeze_every: int = 0  # epochs between two thaws, the top block first; 0: all blocks at once
+    unfreeze_blocks: int = 1  # blocks that each thaw adds
+    layer_decay: float = 1.0  # a block's rate is this times the rate of the block above it
+    lora_rank: int = 8  # of LoRA's two factors
+    lora_alpha: float = 16.0  # LoRA's correction weighs alpha / rank
+    lora_dropout: float = 0.0  # before LoRA's first factor
+    adapter_size: int = 32  # of the bottleneck after each block
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("all|head|bn|adapters|lora|top-[1-9][0-9]{0,3}", self.train):
+            raise ValueError(f"tune.train must be all, head, bn, adapters, lora or top-K such as top-6: {self.train!r}")
+        if self.batchnorm not in ("auto", "full", "affine", "stats", "frozen"):
+            raise ValueError(f"tune.batchnorm must be auto, full, affine, stats or frozen, got {self.batchnorm!r}")
+        if self.unfreeze_every < 0 or self.unfreeze_blocks < 1 or not 0.0 < self.layer_decay <= 1.0:
+            raise ValueError("tune needs unfreeze_every >= 0, unfreeze_blocks >= 1 and layer_decay in (0, 1]")
+        if self.unfreeze_every and self.train != "all" and not self.train.startswith("top-"):
+            raise ValueError(f"tune.unfreeze_every thaws blocks, so it needs tune.train all or top-K, not {self.train}")
+        self.inserted  # noqa: B018 - checks the four sizes
+
+    @property
+    def inserted(self) -> InsertConfig:
+        """What ``train`` adds to the network."""
+        kind = self.train if self.train in ("lora", "adapters") else "none"
+        return InsertConfig(kind, self.lora_rank, self.lora_alpha, self.lora_dropout, self.adapter_size)
