@@ -64,7 +64,7 @@ def read_settings(arguments: Sequence[str] | None) -> TrainSettings:
         metavar="WHAT",
         action="append",
         default=[],
-        help="all, head, bn, top-K, adapters or lora: what learns (tune.train); else manifests to train on (data.train)",
+        help="what learns: all, head, bn, top-K, adapters, lora (tune.train); or manifests to train on",
     )
     commandline.add_settings(parser, TrainSettings, SHORT_NAMES)
     options = commandline.parse(parser, arguments)

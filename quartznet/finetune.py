@@ -14,9 +14,9 @@ The output layer always learns. Of the encoder, with B blocks, in epoch e (F = `
     lora          the low-rank factors          adapters     the adapters
 
 Batch norm has two halves, and each moves or not: ``full`` both, ``affine`` scale and shift only, ``stats`` the running
-statistics only, ``frozen`` neither, in every block and every epoch. ``auto``: statistics move everywhere, scale and shift
-with their block. So ``--freeze-encoder 10 --batchnorm full`` is the published schedule in which the output layer and the
-batch norms learn alone for ten epochs, and without the second option the output layer alone does.
+statistics only, ``frozen`` neither, in every block and every epoch. ``auto``: statistics move everywhere, scale and
+shift with their block. So ``--freeze-encoder 10 --batchnorm full`` is the published schedule in which the output layer
+and the batch norms learn alone for ten epochs, and without the second option the output layer alone does.
 
 The surprise: a parameter without ``requires_grad`` holds still only if its ``grad`` is None as well. A gradient of
 zeros would still let weight decay and old momentum move it, so freezing drops the gradient.

@@ -1,6 +1,6 @@
 """LoRA for the pointwise convolutions: a frozen weight plus a low-rank correction that is learnt (arXiv:2106.09685).
 
-    y = W x + (alpha / rank) B A drop(x)        A (rank, in), B (out, rank); B starts at zero, so the step-0 output is W x
+    y = W x + (alpha / rank) B A drop(x)        A (rank, in), B (out, rank); B starts at zero, so at first y = W x
 
 A pointwise convolution mixes channels frame by frame, so it is the linear layer of the paper. QuartzNet 15x5 has 93 of
 them (75 in the sub-blocks of its 15 blocks, 15 residual, 3 in C1, C2 and C3), and rank (in + out) numbers for each:

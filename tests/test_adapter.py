@@ -53,11 +53,11 @@ def test_another_base_is_refused(tmp_path: Path) -> None:
     other = load_model(init)
     with torch.no_grad():
         other.encoder.blocks[1].layers[0].pointwise.weight[0, 0] += 1e-3
-    with pytest.raises(ValueError, match="made for another base: it needs the network [0-9a-f]{12}, this is"):
+    with pytest.raises(ValueError, match=r"made for another base: it needs the network [0-9a-f]{12}, this is"):
         apply_adapter(other, run / "adapter.pt")
     payload = load_checkpoint(init)
     save_checkpoint(tmp_path / "other.pt", payload | {"weights": other.state_dict()})
-    with pytest.raises(ValueError, match="is not the network that .* began with"):
+    with pytest.raises(ValueError, match=r"is not the network that .* began with"):
         save_adapter(run, tmp_path / "x.pt", tmp_path / "other.pt")
 
 
@@ -113,21 +113,21 @@ def test_what_is_wrong_with_a_file(tmp_path: Path, capsys: pytest.CaptureFixture
     with pytest.raises(FileNotFoundError, match="there is no adapter file"):
         apply_adapter(model, path)
     path.write_bytes(b"PK\3\4 not really")
-    with pytest.raises(ValueError, match="x.pt cannot be read as an adapter file"):
+    with pytest.raises(ValueError, match=r"x.pt cannot be read as an adapter file"):
         apply_adapter(model, path)
     contents = read_adapter(run / "adapter.pt")
     torch.save({key: value for key, value in contents.items() if key != "insert"}, path)
-    with pytest.raises(ValueError, match="x.pt lacks insert"):
+    with pytest.raises(ValueError, match=r"x.pt lacks insert"):
         apply_adapter(model, path)
     tensors = contents["tensors"]
     torch.save(contents | {"tensors": {name: v for name, v in tensors.items() if name != "decoder.bias"}}, path)
     with pytest.raises(ValueError, match=r"do not fit its base: missing \['decoder.bias'\]"):
         apply_adapter(model, path)
     torch.save(contents | {"tensors": tensors | {"decoder.bias": torch.zeros(3)}}, path)
-    with pytest.raises(ValueError, match="do not fit its base: Error.*size mismatch"):
+    with pytest.raises(ValueError, match=r"do not fit its base: Error.*size mismatch"):
         apply_adapter(model, path)
     torch.save(contents | {"tensors": tensors | {"decoder.bias": tensors["decoder.bias"] * float("nan")}}, path)
-    with pytest.raises(ValueError, match="decoder.bias is not finite"):
+    with pytest.raises(ValueError, match=r"decoder.bias is not finite"):
         apply_adapter(model, path)
     torch.save(contents | {"tensors": [1]}, path)
     with pytest.raises(ValueError, match="tensors must be a table of tensors"):

@@ -218,7 +218,7 @@ def test_another_insertion_cannot_continue_a_run(tmp_path: Path) -> None:
     settings = TrainSettings(steps=1, optim=OptimSettings(lr=0.01), schedule=ScheduleSettings("constant", 0.0))
     fit(model, Endless(batch_of(model)), settings, task_of(model, tuning), tmp_path)
     other = replace(task_of(model, tuning), identity={"model_config": {}, "insert": {"kind": "lora"}})
-    with pytest.raises(ValueError, match="has nothing added to the network, this run would have {'kind': 'lora'}"):
+    with pytest.raises(ValueError, match=r"has nothing added to the network, this run would have {'kind': 'lora'}"):
         fit(model, Endless(batch_of(model)), replace(settings, steps=2), other, tmp_path)
 
 
