@@ -27,13 +27,14 @@ from data.synthetic import default_folder
 from quartznet import commandline, distributed, load_model
 from quartznet.adapter import save_adapter
 from quartznet.config import TrainSettings
-from quartznet.engine import Task, choose_precision, fit
+from quartznet.engine import choose_precision, fit
 from quartznet.finetune import Tuning
 from quartznet.initial import Base, build_model, read_base
 from quartznet.model import QuartzNet
 from quartznet.recognition import evaluator, recognise, recognition_loss, summarise
 from quartznet.runstate import TrainState
 from quartznet.settings import from_dict, override, to_dict
+from quartznet.task import Task
 
 SHORT_NAMES = {
     "data": "data.source",

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from data.cache import Cache
 from data.hashing import stable_hash
 from data.manifest import Utterance
+from data.replay import Mixture
 from quartznet.alphabet import Alphabet
 from quartznet.audio import read_audio
 from quartznet.text import Language
@@ -50,6 +51,7 @@ class SpeechDataset(Dataset[Item]):
         samples_per_output: of the network's output, to check that a text has a path through its clip as it really is,
             whatever its manifest says; 0: not checked, as for evaluation.
         cache: of decoded clips (``data.cache``); None: each is decoded whenever it is asked for.
+        mixture: of these utterances with old ones; an index is then one of its places.
     """
 
     def __init__(
@@ -62,8 +64,10 @@ class SpeechDataset(Dataset[Item]):
         shortest: int = 1,
         samples_per_output: int = 0,
         cache: Cache | None = None,
+        mixture: Mixture | None = None,
     ) -> None:
         self.utterances = utterances
+        self.mixture = mixture
         self.alphabet = alphabet
         self.sample_rate = sample_rate
         self.augment = augment
@@ -101,13 +105,14 @@ class SpeechDataset(Dataset[Item]):
         return self.augment(signal, generator)
 
     def __len__(self) -> int:
-        return len(self.utterances)
+        return len(self.utterances if self.mixture is None else self.mixture)
 
     def __getitem__(self, index: int) -> Item:
-        utterance = self.utterances[index]
+        number = index if self.mixture is None else self.mixture.clip(index, int(self.epoch))
+        utterance = self.utterances[number]
         try:
             target = torch.tensor(self.alphabet.encode(utterance.text), dtype=torch.int64)
-            signal = self.augmented(self.decoded(index), index)
+            signal = self.augmented(self.decoded(number), index)
             self._check(signal, utterance.text)
         except (OSError, ValueError, RuntimeError, MemoryError) as error:
             problem = f"{utterance.origin or utterance.name}: {error or type(error).__name__}"

@@ -14,6 +14,7 @@ from data.cache import make_cache
 from data.collate import collate
 from data.dataset import SpeechDataset
 from data.manifest import Utterance
+from data.replay import Mixture
 from data.samplers import BucketSampler
 from data.shards import shard_numbers
 from quartznet.alphabet import Alphabet
@@ -34,7 +35,7 @@ def _loader(dataset: SpeechDataset, sampler: BucketSampler, workers: int, pin_me
 
 
 def training_loader(
-    utterances: Sequence[Utterance],
+    utterances: Sequence[Utterance] | Mixture,
     alphabet: Alphabet,
     settings: TrainSettings,
     sample_rate: int,
@@ -46,12 +47,14 @@ def training_loader(
 ) -> DataLoader:
     """Shuffled batches of ``settings.data.batch_seconds``, augmented; all utterances need a duration.
 
+    A ``Mixture`` takes the place of utterances where old speech is replayed among the new.
     ``shortest`` and ``samples_per_output`` are the network's, see ``SpeechDataset``.
     """
     data = settings.data
-    durations = [utterance.duration for utterance in utterances]
+    mixture = utterances if isinstance(utterances, Mixture) else None
+    clips, places = (utterances, utterances) if mixture is None else (mixture.clips, mixture.longest())
     sampler = BucketSampler(
-        durations,
+        [clip.duration for clip in places],
         data.batch_seconds,
         data.max_batch,
         settings.seed,
@@ -60,12 +63,12 @@ def training_loader(
         world_size,
         longest_factor(settings.augment),
         sample_rate,
-        shard_numbers(utterances),
+        shard_numbers(places),
     )
     augment = WaveformAugment(settings.augment, sample_rate)
-    cache = make_cache(utterances, sample_rate, data)
+    cache = make_cache(clips, sample_rate, data)
     dataset = SpeechDataset(
-        utterances, alphabet, sample_rate, augment, settings.seed, shortest, samples_per_output, cache
+        clips, alphabet, sample_rate, augment, settings.seed, shortest, samples_per_output, cache, mixture
     )
     return _loader(dataset, sampler, data.workers, pin_memory)
 

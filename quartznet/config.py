@@ -10,7 +10,7 @@ here, by each dataclass itself, so that a file, a command line and a checkpoint 
 
 from dataclasses import dataclass, field
 
-from quartznet.tune_config import TuneSettings
+from quartznet.tune_config import KeepSettings, TuneSettings
 from quartznet.waveform import Codec, Gain, NarrowBand, Noise, Room, Shift, TimeStretch, WhiteNoise
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -284,6 +284,7 @@ class TrainSettings:
     log_every: int = 10  # steps
     allow_char_loss: bool = False
     tune: TuneSettings = field(default_factory=TuneSettings)
+    keep: KeepSettings = field(default_factory=KeepSettings)
     optim: OptimSettings = field(default_factory=OptimSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)

@@ -13,53 +13,28 @@ generator, or a run resumed in the middle of an epoch would draw one number more
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from quartznet import distributed
 from quartznet.checkpoint import not_finite
 from quartznet.config import TrainSettings
 from quartznet.ema import WeightAverage
-from quartznet.finetune import Tuning, parameter_groups
+from quartznet.finetune import parameter_groups
 from quartznet.interrupt import Interrupt
 from quartznet.optim import build_optimizer
 from quartznet.runlog import RunLog
-from quartznet.runstate import Training, TrainState, keep_best, resume, save_last
+from quartznet.runstate import Training, TrainState, resume, save_last
 from quartznet.schedules import learning_rate
+from quartznet.scoring import evaluate, watch_the_start
 from quartznet.settings import save_yaml
 from quartznet.step import LossModule, StepReport, TrainBatch, choose_precision, train_step
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What is handed in, and what is kept
-
-
-@dataclass(frozen=True)
-class DevResult:
-    """A whole evaluation. Rates are fractions."""
-
-    loss: float
-    wer: float
-    cer: float
-    examples: list[tuple[str, str]]  # a few (reference, hypothesis) pairs
-    skipped: list[str] = field(default_factory=list)  # one message for each clip of this rank that failed to load
-
-
-@dataclass(frozen=True)
-class Task:
-    """What the loop cannot know: how this model computes losses, how it is scored, what identifies it."""
-
-    loss: Callable[[nn.Module, TrainBatch, torch.Generator], Tensor]  # losses of a batch, (batch,) fp32
-    evaluate: Callable[[nn.Module, Callable[[], bool]], DevResult | None]  # None: stopped because asked to
-    seconds: Callable[[TrainBatch], float]  # audio in a batch
-    identity: dict  # "model_config", "lang": goes into every checkpoint
-    tuning: Tuning | None = None  # which weights learn; None: all, always
-
+from quartznet.task import Task, train_mode
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Small parts
@@ -71,14 +46,6 @@ def go_to(loader: DataLoader, epoch: int, batch: int) -> None:
         loader.dataset.set_epoch(epoch)
     loader.batch_sampler.set_epoch(epoch)
     loader.batch_sampler.start_at(batch)
-
-
-def train_mode(model: nn.Module, task: Task) -> None:
-    """Training mode; what must hold still even then (batch-norm statistics) does."""
-    if task.tuning is None:
-        model.train()
-    else:
-        task.tuning.train_mode(model)
 
 
 def count_batches(loader: DataLoader, epoch: int) -> int:
@@ -143,29 +110,6 @@ def start(model: nn.Module, loader: DataLoader, settings: TrainSettings, task: T
         out.mkdir(parents=True, exist_ok=True)
         save_yaml(settings, out / "settings.yaml")
     return training
-
-
-def evaluate(
-    training: Training, settings: TrainSettings, task: Task, out: Path, log: RunLog, interrupt: Interrupt
-) -> None:
-    """Scores the model (its average, if there is one), writes the score, keeps the weights if they are good."""
-    state, model = training.state, training.model
-    device = next(model.parameters()).device
-    dtype = choose_precision(settings.precision, device)
-    with log.not_training(), training.average.applied(model) if training.average is not None else nullcontext():
-        distributed.average_buffers(model)  # those of the average, where there is one
-        model.eval()
-        with torch.random.fork_rng(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            result = task.evaluate(model, interrupt.requested)
-        train_mode(model, task)
-        if result is None:  # asked to stop; the evaluation stays due
-            return
-        state.evaluation_due = False
-        log.clips_left_out(result.skipped)
-        record = {"step": state.step, "epoch": state.epoch, "loss": result.loss, "wer": result.wer, "cer": result.cer}
-        state.history.append({**record, "seconds": state.seconds})
-        log.dev(state.history[-1], result.examples)
-        keep_best(training, task.identity, out, result.wer, settings.keep_best)
 
 
 def note_problem(training: Training, settings: TrainSettings, report: StepReport, log: RunLog) -> bool:
@@ -327,7 +271,8 @@ def fit(
             is_time = distributed.is_main() and time.monotonic() - saved > 60 * settings.save_every
             return [float(interrupt.requested()), float(is_time)]
 
-        stop = diverged = failing = False
+        diverged = failing = False
+        stop = watch_the_start(training, settings, task, log, interrupt)
         if state.evaluation_due:  # the run was stopped during this evaluation
             evaluate(training, settings, task, out, log, interrupt)
             save_last(training, settings, task.identity, out)

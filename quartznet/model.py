@@ -159,13 +159,20 @@ class QuartzNet(nn.Module):
             log_probs (batch, time, labels + 1) in fp32, ``time = output_length(frames)``, and lengths (batch,).
             A model that is not masked (NeMo's ``conv_mask: false``) reads its padding as if it were silence.
         """
+        x, output_lengths = self.encode(features, lengths)
+        return self.decoder(x)[:, : self.output_length(features.shape[2])], output_lengths
+
+    def encode(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The encoder alone: as ``forward_features``, but ``(batch, channels, 1, time)`` before the output layer.
+
+        ``time`` is ``output_length(frames)`` in training, and may be longer in evaluation.
+        """
         frames = features.shape[2]
         # More padding changes nothing where it is masked, but in training it would enter the batch norms' statistics.
         if features.device.type == "cpu" and self.config.masked and not self.training:
             features = F.pad(features, (0, rounded_frames(frames) - frames))
         x = features[:, :, None].to(self.decoder.weight.dtype, memory_format=torch.channels_last)
-        x, lengths = self.encoder(x, lengths)
-        return self.decoder(x)[:, : self.output_length(frames)], lengths
+        return self.encoder(x, lengths)
 
     def forward(self, signal: Tensor, signal_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Waveforms to log-probabilities.

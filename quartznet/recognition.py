@@ -17,9 +17,10 @@ from quartznet.augment import augment_features
 from quartznet.batch import Batch
 from quartznet.config import AugmentSettings
 from quartznet.ctc import ctc_losses, greedy_decode
-from quartznet.engine import DevResult
+from quartznet.keep import Memory
 from quartznet.metrics import error_counts, total
 from quartznet.model import QuartzNet
+from quartznet.task import DevResult
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,22 @@ class Transcript:
     loss: float  # CTC, nats for the whole utterance; infinite where the text is too long for its frames
 
 
-def recognition_loss(augment: AugmentSettings) -> Callable[[QuartzNet, Batch, torch.Generator], Tensor]:
-    """The loss function of training: ``(model, batch, generator)`` -> CTC losses ``(batch,)``, fp32."""
+def recognition_loss(
+    augment: AugmentSettings, memory: Memory | None = None
+) -> Callable[[QuartzNet, Batch, torch.Generator], Tensor]:
+    """The loss function of training: ``(model, batch, generator)`` -> losses ``(batch,)``, fp32.
+
+    CTC, and what ``memory`` adds to it so that the network keeps what it knew.
+    """
 
     def loss(model: QuartzNet, batch: Batch, generator: torch.Generator) -> Tensor:
         features, lengths = model.features(batch.signal, batch.signal_lengths)
         if model.training:
             features = augment_features(features, lengths, augment, generator)
-        log_probs, lengths = model.forward_features(features, lengths)
-        return ctc_losses(log_probs, lengths, batch.targets, batch.target_lengths, model.alphabet.blank)
+        encoded, output_lengths = model.encode(features, lengths)
+        log_probs = model.decoder(encoded)[:, : model.output_length(features.shape[2])]
+        losses = ctc_losses(log_probs, output_lengths, batch.targets, batch.target_lengths, model.alphabet.blank)
+        return losses if memory is None else losses + memory.losses(model, encoded, features, lengths)
 
     return loss
 

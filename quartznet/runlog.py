@@ -3,9 +3,10 @@
 metrics.jsonl holds one JSON object a line: ``{"kind": "train", "step", "epoch", "loss", "lr", "grad_norm",
 "audio_seconds_per_second", "seconds", "audio_hours"}`` every ``log_every`` steps, ``{"kind": "dev", "step", "epoch",
 "loss", "wer", "cer", "seconds"}`` after each evaluation, ``{"kind": "skipped", "step", "reason", "clips"}`` for a step
-that was left out. ``seconds`` is the time by the clock from step 0 to the end of that step, over all resumptions:
-evaluating and saving count, but an evaluation's own line has the time at which it began. ``audio_seconds_per_second``
-is about the steps since the line before, evaluations not counted.
+that was left out, ``{"kind": "watch", "step", "name", "wer", "cer"}`` for each watched set. ``seconds`` is the time by
+the clock from step 0 to the end of that step, over all resumptions: evaluating and saving count, but an evaluation's
+own line has the time at which it began. ``audio_seconds_per_second`` is about the steps since the line before,
+evaluations not counted.
 
 The surprise: a resumed run first deletes the lines written after the checkpoint that it continues from; otherwise those
 steps would stand there twice.
@@ -47,14 +48,18 @@ class Window:
 def truncate_metrics(path: Path, last_step: int, evaluation_due: bool = False) -> None:
     """Drops the records after ``last_step``, and lines that a crash or a full disk left unfinished.
 
-    With ``evaluation_due`` also the evaluation of ``last_step``, which is about to be repeated.
+    With ``evaluation_due`` also the evaluation of ``last_step``, which is about to be repeated; at step 0 the watched
+    sets too, whose scores the run state keeps.
     """
     kept = []
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     for line in text.split("\n")[:-1]:  # what follows the last line end is unfinished
         try:
             record = json.loads(line)
-            repeated = evaluation_due and record["kind"] == "dev" and record["step"] == last_step
+            repeated = record["step"] == last_step and (
+                (evaluation_due and record["kind"] in ("dev", "watch"))
+                or (last_step == 0 and record["kind"] == "watch")
+            )
             if record["step"] <= last_step and not repeated:
                 kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):
@@ -135,6 +140,14 @@ class RunLog:
                 self.writer.add_text(f"dev/{index}", f"{reference}  \n{hypothesis}", record["step"])
         scores = f"WER {100 * record['wer']:.2f} %  CER {100 * record['cer']:.2f} %"
         self._say(f"step {record['step']}/{self.total_steps}  dev loss {record['loss']:.4f}  {scores}")
+
+    def watched(self, step: int, scores: dict[str, tuple[float, float]]) -> None:
+        """Writes the scores of the watched sets, after step 0 or an evaluation."""
+        for name, (wer, cer) in scores.items():
+            self._write({"kind": "watch", "step": step, "name": name, "wer": wer, "cer": cer})
+            self._scalars(step, {f"watch/{name}/wer": wer, f"watch/{name}/cer": cer})
+        listed = "  ".join(f"{name} {100 * wer:.2f} %" for name, (wer, _) in scores.items())
+        self._say(f"step {step}/{self.total_steps}  watched WER: {listed}")
 
     def skipped_step(self, step: int, reason: str, clips: list[str]) -> None:
         """Tells that a step was left out, and with which clips it happened."""

@@ -44,6 +44,7 @@ class TrainState:
     batches_per_epoch: int = 0
     best: list[list] = field(default_factory=list)  # [wer, step, file name], best first
     history: list[dict] = field(default_factory=list)  # the evaluations, as in metrics.jsonl
+    watched: list[dict] = field(default_factory=list)  # {"step", "scores": {name: [wer, cer]}} (quartznet/watch.py)
 
 
 @dataclass

@@ -58,3 +58,47 @@ class TuneSettings:
         """What ``train`` adds to the network."""
         kind = self.train if self.train in ("lora", "adapters") else "none"
         return InsertConfig(kind, self.lora_rank, self.lora_alpha, self.lora_dropout, self.adapter_size)
+
+
+@dataclass(frozen=True)
+class KeepSettings:
+    """How a network keeps what it knew before (quartznet/keep.py, data/replay.py)."""
+
+    replay: tuple[str, ...] = ()  # MANIFEST:SHARE; old speech that makes up this share of the hours of every epoch
+    watch: tuple[str, ...] = ()  # NAME=MANIFEST; sets scored before, during and after, such as the old language's test
+    lang: str | None = None  # text rules of replay and watch; None: the language of init
+    l2sp: float = 0.0  # pull towards init: this / 2 times the squared distance of the encoder's weights
+    lwf: float = 0.0  # weight of the divergence between what the old output layer says and what it said before
+    temperature: float = 1.0  # of that divergence; above 1 the unlikely letters count more
+
+    def __post_init__(self) -> None:
+        if self.l2sp < 0 or self.lwf < 0 or self.temperature <= 0:
+            raise ValueError(
+                "keep needs l2sp >= 0, lwf >= 0 and temperature > 0, "
+                f"got {self.l2sp:g}, {self.lwf:g} and {self.temperature:g}"
+            )
+        shares = [share for _, share in self.replayed]
+        if sum(shares) >= 1:
+            raise ValueError(f"keep.replay: the shares add up to {sum(shares):g}; something new must be left to learn")
+        names = [name for name, _ in self.watched]
+        if len(set(names)) < len(names):
+            raise ValueError(f"keep.watch: every set needs a name of its own, got {', '.join(names)}")
+
+    @property
+    def replayed(self) -> list[tuple[str, float]]:
+        """Manifest and share of each entry of ``replay``; raises ValueError for one that says neither."""
+        pairs = []
+        for entry in self.replay:
+            path, _, share = entry.rpartition(":")
+            if not path or not re.fullmatch(r"0?\.[0-9]+", share) or float(share) == 0:
+                raise ValueError(f"keep.replay needs MANIFEST:SHARE with a share between 0 and 1, got {entry!r}")
+            pairs.append((path, float(share)))
+        return pairs
+
+    @property
+    def watched(self) -> list[tuple[str, str]]:
+        """Name and manifest of each entry of ``watch``; raises ValueError for one without both."""
+        pairs = [tuple(entry.partition("=")[::2]) for entry in self.watch]
+        if not all(name and path for name, path in pairs):
+            raise ValueError(f"keep.watch needs NAME=MANIFEST, got {', '.join(self.watch)}")
+        return pairs

@@ -16,7 +16,8 @@ from quartznet import distributed
 from quartznet.batch import Batch
 from quartznet.checkpoint import copy_checkpoint
 from quartznet.config import OptimSettings, ScheduleSettings, TrainSettings
-from quartznet.engine import DevResult, Task, fit
+from quartznet.engine import fit
+from quartznet.task import DevResult, Task
 
 
 class Clips(torch.utils.data.Dataset):

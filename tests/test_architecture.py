@@ -75,7 +75,7 @@ LEVELS = (
         "runstate",
         "slim",
     ),
-    ("engine", "step", "transcribe", "recognition"),
+    ("engine", "step", "task", "scoring", "transcribe", "recognition", "keep", "watch"),
 )
 LEVEL_OF = {f"quartznet.{name}": level for level, names in enumerate(LEVELS) for name in names}
 

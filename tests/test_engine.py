@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from quartznet.checkpoint import load_checkpoint, save_checkpoint
 from quartznet.config import DataSettings, OptimSettings, ScheduleSettings, TrainSettings
-from quartznet.engine import DevResult, Task, choose_precision, fit, steps_in_all, too_many_failures
+from quartznet.engine import choose_precision, fit, steps_in_all, too_many_failures
 from quartznet.runstate import TrainState
 from quartznet.settings import load_yaml
+from quartznet.task import DevResult, Task
 
 CLIPS = 7
 

@@ -10,11 +10,12 @@ from test_model import small_model
 
 from quartznet.batch import Batch
 from quartznet.config import AugmentSettings, BlockConfig, OptimSettings, ScheduleSettings, TrainSettings
-from quartznet.engine import Task, fit
+from quartznet.engine import fit
 from quartznet.finetune import Tuning, batch_norms, parameter_groups, plain
 from quartznet.model import QuartzNet
 from quartznet.optim import build_optimizer
 from quartznet.recognition import recognition_loss
+from quartznet.task import Task
 from quartznet.tune_config import TuneSettings
 
 FOUR = (
@@ -179,7 +180,7 @@ class EverySecond:
 
 
 def task_of(model: QuartzNet, tuning: Tuning) -> Task:
-    from quartznet.engine import DevResult
+    from quartznet.task import DevResult
 
     return Task(
         loss=recognition_loss(AugmentSettings(cutout_masks=0)),

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from quartznet.batch import Batch
 from quartznet.config import AugmentSettings, OptimSettings, ScheduleSettings, TrainSettings
-from quartznet.engine import Task
 from quartznet.model import QuartzNet
 from quartznet.nemo import load_nemo
 from quartznet.nemo_keys import weight_table
@@ -24,6 +23,7 @@ from quartznet.recognition import recognition_loss
 from quartznet.runstate import Training, TrainState
 from quartznet.schedules import learning_rate
 from quartznet.step import LossModule, add_gradients, train_step
+from quartznet.task import Task
 
 GOLDEN = Path(__file__).parent / "golden"
 SCHEDULE = ScheduleSettings(warmup_steps=2)

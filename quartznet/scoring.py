@@ -1,0 +1,65 @@
+"""Evaluation inside a training run: the dev set, the watched sets, and the weights kept if they are good.
+
+The surprise: with averaged weights it is the average that is scored, and its batch-norm statistics are what the ranks
+must agree on; so the average takes the network's place first, and buffers are averaged over ranks after that.
+"""
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+from quartznet import distributed
+from quartznet.config import TrainSettings
+from quartznet.interrupt import Interrupt
+from quartznet.runlog import RunLog
+from quartznet.runstate import Training, TrainState, keep_best
+from quartznet.step import choose_precision
+from quartznet.task import Task, train_mode
+
+
+def note_watched(state: TrainState, scores: dict[str, tuple[float, float]], log: RunLog) -> None:
+    """Keeps and writes the scores of the watched sets."""
+    if scores:
+        state.watched.append({"step": state.step, "scores": {name: list(pair) for name, pair in scores.items()}})
+        log.watched(state.step, scores)
+
+
+def watch_the_start(training: Training, settings: TrainSettings, task: Task, log: RunLog, interrupt: Interrupt) -> bool:
+    """Scores the watched sets before the first step; True when a stop was asked for meanwhile."""
+    state, model = training.state, training.model
+    if task.watch is None or state.step > 0 or state.watched:
+        return False
+    device = next(model.parameters()).device
+    dtype = choose_precision(settings.precision, device)
+    model.eval()
+    with log.not_training(), torch.random.fork_rng(), torch.autocast(device.type, dtype, dtype != torch.float32):
+        scores = task.watch(model, interrupt.requested)
+    if scores is not None:
+        note_watched(state, scores, log)
+    return scores is None
+
+
+def evaluate(
+    training: Training, settings: TrainSettings, task: Task, out: Path, log: RunLog, interrupt: Interrupt
+) -> None:
+    """Scores the model (its average, if there is one), writes the score, keeps the weights if they are good."""
+    state, model = training.state, training.model
+    device = next(model.parameters()).device
+    dtype = choose_precision(settings.precision, device)
+    with log.not_training(), training.average.applied(model) if training.average is not None else nullcontext():
+        distributed.average_buffers(model)  # those of the average, where there is one
+        model.eval()
+        with torch.random.fork_rng(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            result = task.evaluate(model, interrupt.requested)
+            watched = task.watch(model, interrupt.requested) if task.watch is not None and result is not None else {}
+        train_mode(model, task)
+        if result is None or watched is None:  # asked to stop; the evaluation stays due
+            return
+        state.evaluation_due = False
+        log.clips_left_out(result.skipped)
+        record = {"step": state.step, "epoch": state.epoch, "loss": result.loss, "wer": result.wer, "cer": result.cer}
+        state.history.append({**record, "seconds": state.seconds})
+        log.dev(state.history[-1], result.examples)
+        note_watched(state, watched, log)
+        keep_best(training, task.identity, out, result.wer, settings.keep_best)

@@ -1,0 +1,41 @@
+"""What the training loop cannot know and is handed: losses, scores, which weights learn, what identifies the model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from quartznet.finetune import Tuning
+from quartznet.step import TrainBatch
+
+
+@dataclass(frozen=True)
+class DevResult:
+    """A whole evaluation. Rates are fractions."""
+
+    loss: float
+    wer: float
+    cer: float
+    examples: list[tuple[str, str]]  # a few (reference, hypothesis) pairs
+    skipped: list[str] = field(default_factory=list)  # one message for each clip of this rank that failed to load
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the loop cannot know: how this model computes losses, how it is scored, what identifies it."""
+
+    loss: Callable[[nn.Module, TrainBatch, torch.Generator], Tensor]  # losses of a batch, (batch,) fp32
+    evaluate: Callable[[nn.Module, Callable[[], bool]], DevResult | None]  # None: stopped because asked to
+    seconds: Callable[[TrainBatch], float]  # audio in a batch
+    identity: dict  # "model_config", "lang": goes into every checkpoint
+    tuning: Tuning | None = None  # which weights learn; None: all, always
+    watch: Callable[[nn.Module, Callable[[], bool]], dict | None] | None = None  # other sets: name -> (wer, cer)
+
+
+def train_mode(model: nn.Module, task: Task) -> None:
+    """Training mode; what must hold still even then (batch-norm statistics) does."""
+    if task.tuning is None:
+        model.train()
+    else:
+        task.tuning.train_mode(model)
