@@ -264,7 +264,7 @@ class SequenceSettings:
 
     method: str = "none"  # none: CTC alone | mwer: over the n best texts | policy: over sampled paths
     weight: float = 1.0  # of the expected error rate (a fraction, not per cent)
-    ctc_weight: float = 0.01  # of CTC (nats by utterance, some hundred times more); keeps the texts from drifting
+    ctc_weight: float = 0.01  # of CTC, whose gradient is some 50 times larger; it keeps the texts from drifting
     candidates: int = 4  # texts, or sampled paths, of each utterance
     beam: int = 8  # mwer: texts that the search keeps after each frame
     temperature: float = 1.0  # divides log probabilities: below 1 the likely texts or labels count more, above 1 less

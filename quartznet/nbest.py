@@ -120,8 +120,8 @@ def nbest(
 ) -> list[list[tuple[list[int], float]]]:
     """For each utterance up to ``count`` different texts with their log probability, the best first.
 
-    The probability is the sum over the paths that stayed in the beam: all paths of a beam without bounds, never more.
-    A text of an infinite beam is missing only if it is 1e-308 times less probable than the best.
+    The probability is the sum over the paths that stayed in the beam, so never too high; it is exact, and every text is
+    found, with a beam that never fills up.
 
     Args:
         log_probs: (batch, time, labels), output of log-softmax.

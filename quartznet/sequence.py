@@ -13,9 +13,10 @@ so a text better than the average rises and a worse one falls. There are too man
             does not depend on path i; a good b makes it less noisy (Rennie et al., arXiv:1612.00563; for CTC Zhou et
             al., arXiv:1712.07101)
 
-Both are for networks that have converged with CTC, with a small rate and a share of CTC kept (facts and sources of the
-defaults are beside each setting, ``SequenceSettings``). The values of L are of use to the optimiser only: mwer is at
-most about zero, and policy's sign is chance.
+Both are for networks that have converged with CTC, at a small rate and with some CTC kept: they only reorder texts that
+are likely already. The gradient of mwer is 1/50 of that of CTC with errors in words and 1/250 in characters, that of
+policy with four samples four times as large and most of it noise (English 15x5, 48 clips it reads with 4 % WER). The
+values of L are of use to the optimiser only: with the mean taken off they do not say how large the risk is.
 
 The surprise: a text too long for its frames has probability zero, but with ``zero_infinity`` a loss of 0, which reads
 as probability one. Without care the n-best shares would all go to the impossible.

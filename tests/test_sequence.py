@@ -169,6 +169,7 @@ def test_texts_too_long_for_the_frames_have_no_share() -> None:
     torch.testing.assert_close(gradient(losses(4), logits), gradient(losses(2), logits))
     impossible = gradient(lambda x: mwer_losses(x, lengths, [texts[2:]], [[1.0, 2.0]], BLANK), logits)
     assert impossible.abs().sum() == 0
+    assert mwer_losses(logits.log_softmax(-1), lengths, [texts[2:]], [[1.0, 2.0]], BLANK).item() == 0
 
 
 def test_candidates_and_errors_must_match() -> None:
