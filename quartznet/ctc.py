@@ -66,22 +66,27 @@ def frames_needed(ids: Sequence[int]) -> int:
     return len(ids) + sum(first == second for first, second in pairwise(ids))
 
 
-def greedy_ids(log_probs: Tensor, lengths: Tensor, blank: int) -> list[list[int]]:
-    """The text of the most probable path, which is not always the most probable text.
+def read_paths(path: Tensor, lengths: Tensor, blank: int) -> list[list[int]]:
+    """The texts of paths (batch, time), of which ``lengths`` (batch,) frames are valid.
 
-    A frame emits its best label unless that is the blank or the label of the frame before:
+    A frame emits its label unless that is the blank or the label of the frame before:
 
         path   _ h h _ e l l _ l o      emits  h e l l o
+    """
+    before = functional.pad(path, (1, 0), value=blank)[:, :-1]
+    is_valid = torch.arange(path.shape[1], device=path.device) < lengths.to(path.device).unsqueeze(1)
+    emits = (path != blank) & (path != before) & is_valid
+    return [row[keep].tolist() for row, keep in zip(path.cpu(), emits.cpu(), strict=True)]
+
+
+def greedy_ids(log_probs: Tensor, lengths: Tensor, blank: int) -> list[list[int]]:
+    """The text of the most probable path, which is not always the most probable text.
 
     Args:
         log_probs: (batch, time, labels).
         lengths: (batch,) valid frames; later ones are not read (NeMo 0.x read them).
     """
-    path = log_probs.argmax(dim=-1)  # (batch, time)
-    before = functional.pad(path, (1, 0), value=blank)[:, :-1]
-    is_valid = torch.arange(path.shape[1], device=path.device) < lengths.to(path.device).unsqueeze(1)
-    emits = (path != blank) & (path != before) & is_valid
-    return [row[keep].tolist() for row, keep in zip(path.cpu(), emits.cpu(), strict=True)]
+    return read_paths(log_probs.argmax(dim=-1), lengths, blank)
 
 
 def greedy_decode(log_probs: Tensor, lengths: Tensor, alphabet: Alphabet) -> list[str]:

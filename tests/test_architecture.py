@@ -54,6 +54,8 @@ LEVELS = (
         "augment_preview",
         "layers",
         "ctc",
+        "nbest",
+        "sequence",
         "optim",
         "ema",
         "inference",
