@@ -20,9 +20,10 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from data.clips import Clips, choose_language, prepare, read_data
+from data.clips import Clips, choose_language, prepare, read_data, with_replay
 from data.loaders import evaluation_loader, training_loader
 from data.manifest import Utterance
+from data.replay import Mixture
 from data.synthetic import default_folder
 from quartznet import commandline, distributed, load_model
 from quartznet.adapter import save_adapter
@@ -31,16 +32,20 @@ from quartznet.engine import choose_precision, fit
 from quartznet.finetune import Tuning
 from quartznet.initial import Base, build_model, read_base
 from quartznet.model import QuartzNet
+from quartznet.old_speech import old_language, remember, watched_sets
 from quartznet.recognition import evaluator, recognise, recognition_loss, summarise
 from quartznet.runstate import TrainState
 from quartznet.settings import from_dict, override, to_dict
 from quartznet.task import Task
+from quartznet.watch import forgetting_table, watcher
 
 SHORT_NAMES = {
     "data": "data.source",
     "dev": "data.dev",
     "batchnorm": "tune.batchnorm",
     "layer-decay": "tune.layer_decay",
+    "replay": "keep.replay",
+    "watch": "keep.watch",
     "unfreeze-every": "tune.unfreeze_every",
     "warmup-ratio": "schedule.warmup_ratio",
 }
@@ -110,8 +115,11 @@ def report_skipped(skipped: list[str], out: Path) -> None:
         logging.warning("%d clips left out; all are listed in %s", len(skipped), out / "skipped.txt")
 
 
-def hours(clips: Sequence[Utterance]) -> str:
-    """``12.3 h, 9,876 clips``."""
+def hours(clips: Sequence[Utterance] | Mixture) -> str:
+    """``12.3 h, 9,876 clips``, or how much of an epoch is replayed."""
+    if isinstance(clips, Mixture):
+        new, old = clips.hours()
+        return f"{new:.2f} h new and {old:.2f} h replayed an epoch"
     return f"{sum(clip.duration for clip in clips) / 3600:.2f} h, {len(clips):,} clips"
 
 
@@ -175,11 +183,12 @@ def assemble(
         shortest,
     )
     task = Task(
-        loss=recognition_loss(settings.augment),
+        loss=recognition_loss(settings.augment, remember(settings, base, device), settings.sequence),
         evaluate=evaluator(dev),
         seconds=lambda batch: batch.seconds(sample_rate),
         identity=identity(model, settings, base),
         tuning=tuning,
+        watch=watcher(watched_sets(model, settings, base)) if settings.keep.watch else None,
     )
     return loader, task
 
@@ -206,6 +215,8 @@ def print_results(state: TrainState, clips: Clips, settings: TrainSettings, devi
         if rows:
             result = summarise(rows)
             print(f"{'test':12}{100 * result.wer:>7.2f} %{100 * result.cer:>8.2f} %   {len(rows)} clips")
+    if state.watched:
+        print(f"\n{forgetting_table(state.watched, best['step'])}")
     manifests = settings.data.dev or settings.data.train
     source = manifests[0] if manifests else settings.data.source or default_folder(settings.lang)
     if state.skipped_steps or state.scaler_skips:
@@ -232,7 +243,12 @@ def train(settings: TrainSettings) -> int:
         logging.info("%s", splits.description)
         language = choose_language(splits, settings)
         base = read_base(settings.init) if settings.init else None
-        model = build_model(settings, language.labels, base)
+        labels = language.labels
+        if settings.keep.replay:
+            if base is None:
+                raise ValueError("--replay keeps what a network of --init knew; from scratch there is nothing to keep")
+            labels += tuple(label for label in base.config.labels if label not in labels)
+        model = build_model(settings, labels, base)
         tuning = Tuning(settings.tune, settings.freeze_encoder)
         tuning.insert(model)
         model = model.to(device)
@@ -240,6 +256,8 @@ def train(settings: TrainSettings) -> int:
             model = distributed.synchronise_batch_norm(model, device)
         frames_per_second = model.config.features.sample_rate / model.samples_per_output
         clips = prepare(splits, language, model.alphabet, frames_per_second, settings)
+        if settings.keep.replay:
+            clips = with_replay(clips, old_language(settings, base), model.alphabet, frames_per_second, settings)
         report_skipped(clips.skipped, out)
         loader, task = assemble(model, clips, settings, device, base, tuning)
         print_plan(model, clips, settings, len(loader), device, tuning)

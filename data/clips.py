@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from data.dataset import normalised, usable
 from data.manifest import Utterance, read_manifest
-from data.source import fill_durations, open_source
+from data.replay import Mixture, mix
+from data.source import fill_durations, open_source, read_source
 from data.splits import Splits, with_held_out
 from data.synthetic import default_folder, embedded_default
 from quartznet.alphabet import Alphabet
@@ -61,10 +62,51 @@ def choose_language(splits: Splits, settings: TrainSettings) -> Language:
 class Clips:
     """Normalised utterances with durations, ready for loaders."""
 
-    train: list[Utterance]
+    train: list[Utterance] | Mixture
     dev: list[Utterance]
     test: list[Utterance]
     skipped: list[str]
+
+
+def read_other(path: str, language: Language) -> tuple[list[Utterance], list[str]]:
+    """The clips of a corpus that is watched or replayed, normalised and measured, and what was left out.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``data.source.read_source``; also where no clip is left.
+    """
+    clips, skipped, _ = read_source(path)
+    clips, emptied = normalised(clips, language)
+    clips, problems = fill_durations(clips)
+    skipped = [*skipped, *emptied, *problems]
+    if not clips:
+        raise ValueError(
+            f"no clip of {path} can be used with the rules of {language.name}; the first problem: {skipped[0]}"
+        )
+    return clips, skipped
+
+
+def with_replay(
+    clips: Clips, language: Language, alphabet: Alphabet, frames_per_second: float, settings: TrainSettings
+) -> Clips:
+    """Clips whose training part has the shares of old speech that ``settings.keep.replay`` asks for.
+
+    Args:
+        language: of the old speech.
+    """
+    old, skipped, data = [], list(clips.skipped), settings.data
+    for path, share in settings.keep.replayed:
+        corpus, problems = read_other(path, language)
+        corpus, unusable = usable(
+            corpus,
+            alphabet,
+            data.min_duration,
+            data.max_duration,
+            frames_per_second,
+            fastest_factor(settings.augment),
+        )
+        skipped += problems + unusable
+        old.append((corpus, share))
+    return Clips(mix(clips.train, old, settings.seed), clips.dev, clips.test, skipped)
 
 
 def prepare(

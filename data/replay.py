@@ -26,6 +26,7 @@ class Mixture:
     """Which clip is heard at which place in which epoch."""
 
     clips: tuple[Utterance, ...]  # new ones, then old ones
+    new: int  # how many are new
     places: tuple[tuple[int, ...], ...]  # for each place the clips that take turns
     seed: int = 0
 
@@ -40,6 +41,11 @@ class Mixture:
         seed = stable_hash("replay", self.seed, place, epoch // len(turns))
         order = torch.randperm(len(turns), generator=torch.Generator().manual_seed(seed))
         return turns[int(order[epoch % len(turns)])]
+
+    def hours(self) -> tuple[float, float]:
+        """Of an epoch: the new speech, and the old speech at its mean over epochs."""
+        seconds = [math.fsum(self.clips[number].duration for number in place) / len(place) for place in self.places]
+        return math.fsum(seconds[: self.new]) / 3600, math.fsum(seconds[self.new :]) / 3600
 
     def longest(self) -> list[Utterance]:
         """For each place a clip of the longest duration that may come there: what the sampler makes batches of."""
@@ -82,4 +88,4 @@ def mix(new: Sequence[Utterance], old: Sequence[tuple[Sequence[Utterance], float
         mean = math.fsum(clip.duration for clip in corpus) / len(corpus)
         count = max(1, round(share / (1 - sum(shares)) * seconds / mean))
         places += strata(range(first, len(clips)), [clip.duration for clip in clips], count)
-    return Mixture(tuple(clips), tuple(places), seed)
+    return Mixture(tuple(clips), len(new), tuple(places), seed)

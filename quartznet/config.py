@@ -10,7 +10,7 @@ here, by each dataclass itself, so that a file, a command line and a checkpoint 
 
 from dataclasses import dataclass, field
 
-from quartznet.tune_config import KeepSettings, TuneSettings
+from quartznet.tune_config import KeepSettings, SequenceSettings, TuneSettings
 from quartznet.waveform import Codec, Gain, NarrowBand, Noise, Room, Shift, TimeStretch, WhiteNoise
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -259,40 +259,6 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
-class SequenceSettings:
-    """Training on the expected error rate, quartznet/sequence.py; for networks that already read well."""
-
-    method: str = "none"  # none: CTC alone | mwer: over the n best texts | policy: over sampled paths
-    weight: float = 1.0  # of the expected error rate (a fraction, not per cent)
-    ctc_weight: float = 0.01  # of CTC, whose gradient is some 50 times larger; it keeps the texts from drifting
-    candidates: int = 4  # texts, or sampled paths, of each utterance
-    beam: int = 8  # mwer: texts that the search keeps after each frame
-    temperature: float = 1.0  # divides log probabilities: below 1 the likely texts or labels count more, above 1 less
-    unit: str = "word"  # word | character: what an error is counted in
-    baseline: str = "leave-one-out"  # policy: leave-one-out | greedy: the error rate that a path is compared with
-    include_reference: bool = False  # mwer: add the reference to the texts where the search did not find it
-
-    def __post_init__(self) -> None:
-        if self.method not in ("none", "mwer", "policy"):
-            raise ValueError(f"sequence.method must be none, mwer or policy, got {self.method!r}")
-        if self.unit not in ("word", "character"):
-            raise ValueError(f"sequence.unit must be word or character, got {self.unit!r}")
-        if self.baseline not in ("leave-one-out", "greedy"):
-            raise ValueError(f"sequence.baseline must be leave-one-out or greedy, got {self.baseline!r}")
-        if self.weight <= 0 or self.ctc_weight < 0 or self.temperature <= 0:
-            raise ValueError(
-                "sequence needs weight > 0, ctc_weight >= 0 and temperature > 0, "
-                f"got {self.weight:g}, {self.ctc_weight:g} and {self.temperature:g}"
-            )
-        if self.candidates < 2:
-            raise ValueError(f"sequence.candidates are compared and must be at least 2, got {self.candidates}")
-        if self.method == "mwer" and self.beam < self.candidates:
-            raise ValueError(
-                f"sequence.beam {self.beam} cannot give {self.candidates} candidates; make it at least as large"
-            )
-
-
-@dataclass(frozen=True)
 class TrainSettings:
     """A whole run. ``epochs`` or ``steps`` ends it; ``steps`` wins where both are given."""
 
@@ -319,6 +285,7 @@ class TrainSettings:
     allow_char_loss: bool = False
     tune: TuneSettings = field(default_factory=TuneSettings)
     keep: KeepSettings = field(default_factory=KeepSettings)
+    sequence: SequenceSettings = field(default_factory=SequenceSettings)
     optim: OptimSettings = field(default_factory=OptimSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)

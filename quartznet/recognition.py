@@ -20,7 +20,9 @@ from quartznet.ctc import ctc_losses, greedy_decode
 from quartznet.keep import Memory
 from quartznet.metrics import error_counts, total
 from quartznet.model import QuartzNet
+from quartznet.sequence import sequence_losses
 from quartznet.task import DevResult
+from quartznet.tune_config import SequenceSettings
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,14 @@ class Transcript:
 
 
 def recognition_loss(
-    augment: AugmentSettings, memory: Memory | None = None
+    augment: AugmentSettings, memory: Memory | None = None, sequence: SequenceSettings | None = None
 ) -> Callable[[QuartzNet, Batch, torch.Generator], Tensor]:
     """The loss function of training: ``(model, batch, generator)`` -> losses ``(batch,)``, fp32.
 
-    CTC, and what ``memory`` adds to it so that the network keeps what it knew.
+    CTC, or the expected error rate that ``sequence`` asks for (``quartznet.sequence``), and what ``memory`` adds so
+    that the network keeps what it knew (``quartznet.keep``).
     """
+    sequence = sequence or SequenceSettings()
 
     def loss(model: QuartzNet, batch: Batch, generator: torch.Generator) -> Tensor:
         features, lengths = model.features(batch.signal, batch.signal_lengths)
@@ -47,7 +51,9 @@ def recognition_loss(
             features = augment_features(features, lengths, augment, generator)
         encoded, output_lengths = model.encode(features, lengths)
         log_probs = model.decoder(encoded)[:, : model.output_length(features.shape[2])]
-        losses = ctc_losses(log_probs, output_lengths, batch.targets, batch.target_lengths, model.alphabet.blank)
+        losses = sequence_losses(
+            log_probs, output_lengths, batch.targets, batch.target_lengths, model.alphabet, sequence, generator
+        )
         return losses if memory is None else losses + memory.losses(model, encoded, features, lengths)
 
     return loss

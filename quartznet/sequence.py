@@ -30,9 +30,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from quartznet.alphabet import Alphabet
-from quartznet.config import SequenceSettings
 from quartznet.ctc import ctc_losses, frames_needed, greedy_ids, read_paths
 from quartznet.nbest import nbest
+from quartznet.tune_config import SequenceSettings
 
 Errors = Callable[[int, Sequence[int]], float]  # (number of the utterance, label numbers of a text) -> errors
 

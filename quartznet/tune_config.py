@@ -102,3 +102,37 @@ class KeepSettings:
         if not all(name and path for name, path in pairs):
             raise ValueError(f"keep.watch needs NAME=MANIFEST, got {', '.join(self.watch)}")
         return pairs
+
+
+@dataclass(frozen=True)
+class SequenceSettings:
+    """Training on the expected error rate, quartznet/sequence.py; for networks that already read well."""
+
+    method: str = "none"  # none: CTC alone | mwer: over the n best texts | policy: over sampled paths
+    weight: float = 1.0  # of the expected error rate (a fraction, not per cent)
+    ctc_weight: float = 0.01  # of CTC, whose gradient is some 50 times larger; it keeps the texts from drifting
+    candidates: int = 4  # texts, or sampled paths, of each utterance
+    beam: int = 8  # mwer: texts that the search keeps after each frame
+    temperature: float = 1.0  # divides log probabilities: below 1 the likely texts or labels count more, above 1 less
+    unit: str = "word"  # word | character: what an error is counted in
+    baseline: str = "leave-one-out"  # policy: leave-one-out | greedy: the error rate that a path is compared with
+    include_reference: bool = False  # mwer: add the reference to the texts where the search did not find it
+
+    def __post_init__(self) -> None:
+        if self.method not in ("none", "mwer", "policy"):
+            raise ValueError(f"sequence.method must be none, mwer or policy, got {self.method!r}")
+        if self.unit not in ("word", "character"):
+            raise ValueError(f"sequence.unit must be word or character, got {self.unit!r}")
+        if self.baseline not in ("leave-one-out", "greedy"):
+            raise ValueError(f"sequence.baseline must be leave-one-out or greedy, got {self.baseline!r}")
+        if self.weight <= 0 or self.ctc_weight < 0 or self.temperature <= 0:
+            raise ValueError(
+                "sequence needs weight > 0, ctc_weight >= 0 and temperature > 0, "
+                f"got {self.weight:g}, {self.ctc_weight:g} and {self.temperature:g}"
+            )
+        if self.candidates < 2:
+            raise ValueError(f"sequence.candidates are compared and must be at least 2, got {self.candidates}")
+        if self.method == "mwer" and self.beam < self.candidates:
+            raise ValueError(
+                f"sequence.beam {self.beam} cannot give {self.candidates} candidates; make it at least as large"
+            )

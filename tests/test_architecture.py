@@ -86,6 +86,7 @@ LEVEL_OF = {f"quartznet.{name}": level for level, names in enumerate(LEVELS) for
 TOP = {
     "quartznet.initial": ("quartznet",),
     "quartznet.adapter": ("quartznet",),
+    "quartznet.old_speech": ("quartznet", "data"),
 }
 
 # The public ``model.transcribe(paths)`` lives far above the model, so it is imported inside that method only; and the

@@ -11,7 +11,7 @@ from enumeration import all_paths, collapse, path_probabilities, text_probabilit
 from torch import Tensor
 
 from quartznet.alphabet import Alphabet
-from quartznet.config import BlockConfig, ModelConfig, SequenceSettings
+from quartznet.config import BlockConfig, ModelConfig
 from quartznet.ctc import ctc_losses, greedy_ids
 from quartznet.metrics import error_counts
 from quartznet.model import QuartzNet
@@ -30,6 +30,7 @@ from quartznet.sequence import (
     split_words,
     text_log_probs,
 )
+from quartznet.tune_config import SequenceSettings
 
 ALPHABET = Alphabet((" ", "a", "b"))
 BLANK = 3

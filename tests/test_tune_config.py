@@ -3,7 +3,7 @@
 import pytest
 
 from quartznet.settings import from_dict
-from quartznet.tune_config import InsertConfig, TuneSettings
+from quartznet.tune_config import InsertConfig, KeepSettings, TuneSettings
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,27 @@ def test_only_lora_and_adapters_insert_something() -> None:
     ]
     with pytest.raises(ValueError, match="kind must be none, lora or adapters"):
         InsertConfig("prefix")
+
+
+@pytest.mark.parametrize(
+    "mapping, message",
+    [
+        ({"l2sp": -1}, "l2sp >= 0"),
+        ({"temperature": 0}, "temperature > 0"),
+        ({"replay": "en.jsonl"}, "MANIFEST:SHARE with a share between 0 and 1, got 'en.jsonl'"),
+        ({"replay": "en.jsonl:1.5"}, "got 'en.jsonl:1.5'"),
+        ({"replay": "en.jsonl:0.0"}, "got 'en.jsonl:0.0'"),
+        ({"replay": "a:0.5,b:0.5"}, "the shares add up to 1"),
+        ({"watch": "en.jsonl"}, "keep.watch needs NAME=MANIFEST, got en.jsonl"),
+        ({"watch": "en=a,en=b"}, "every set needs a name of its own, got en, en"),
+    ],
+)
+def test_impossible_memories(mapping: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        from_dict(KeepSettings, mapping, "keep.")
+
+
+def test_entries_of_replay_and_watch() -> None:
+    keep = from_dict(KeepSettings, {"replay": "C:/en.jsonl:0.1,b:.25", "watch": "en=a=b.jsonl,it=c"}, "keep.")
+    assert keep.replayed == [("C:/en.jsonl", 0.1), ("b", 0.25)]
+    assert keep.watched == [("en", "a=b.jsonl"), ("it", "c")]
