@@ -68,13 +68,15 @@ class Clips:
     skipped: list[str]
 
 
-def read_other(path: str, language: Language) -> tuple[list[Utterance], list[str]]:
+def read_other(path: str, language: Language, split: str | None = None) -> tuple[list[Utterance], list[str]]:
     """The clips of a corpus that is watched or replayed, normalised and measured, and what was left out.
+
+    ``split`` is as for ``data.source.read_source``.
 
     Raises:
         FileNotFoundError, ValueError: as ``data.source.read_source``; also where no clip is left.
     """
-    clips, skipped, _ = read_source(path)
+    clips, skipped, _ = read_source(path, split)
     clips, emptied = normalised(clips, language)
     clips, problems = fill_durations(clips)
     skipped = [*skipped, *emptied, *problems]

@@ -87,6 +87,7 @@ TOP = {
     "quartznet.initial": ("quartznet",),
     "quartznet.adapter": ("quartznet",),
     "quartznet.old_speech": ("quartznet", "data"),
+    "quartznet.interpolate": ("quartznet", "data"),
 }
 
 # The public ``model.transcribe(paths)`` lives far above the model, so it is imported inside that method only; and the
