@@ -42,7 +42,8 @@ from quartznet.text import Language, find_language, language_from_texts
 from quartznet.waveform import fastest_factor
 
 SHORT_NAMES = {"data": "data.source", "train": "data.train", "dev": "data.dev", "warmup-ratio": "schedule.warmup_ratio"}
-USAGE = "python train.py (--init CHECKPOINT | --from-scratch) --lang CODE [--data PATH | --train A,B --dev C] ..."
+USAGE = """python train.py (--init CHECKPOINT | --from-scratch) --lang CODE
+                       [--data PATH | --train A,B --dev C] ..."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -52,7 +53,7 @@ USAGE = "python train.py (--init CHECKPOINT | --from-scratch) --lang CODE [--dat
 def read_settings(arguments: Sequence[str] | None) -> TrainSettings:
     """Command line and ``--config`` as settings; raises ValueError for what is missing, unknown or impossible."""
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], usage=USAGE, allow_abbrev=False, exit_on_error=False
+        description=__doc__.split("\n")[0], usage=USAGE, allow_abbrev=False, exit_on_error=False, add_help=False
     )
     parser.add_argument("--config", metavar="FILE.yaml", help="settings of another run; options here have priority")
     parser.add_argument("--from-scratch", action="store_true", help="random weights in place of --init")

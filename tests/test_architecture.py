@@ -45,6 +45,7 @@ LEVELS = (
         "schedules",
         "interrupt",
         "commandline",
+        "helptext",
     ),
     ("features", "head", "augment", "augment_preview", "layers", "ctc", "optim", "ema", "inference"),
     ("model",),
