@@ -62,7 +62,7 @@ LEVELS = (
         "runstate",
         "slim",
     ),
-    ("engine", "step", "transcribe", "recognition"),
+    ("engine", "find_lr", "step", "transcribe", "recognition"),
 )
 LEVEL_OF = {f"quartznet.{name}": level for level, names in enumerate(LEVELS) for name in names}
 
