@@ -4,15 +4,14 @@
     python train.py --from-scratch --lang es --preset 5x5                   # without --data: the embedded default
     torchrun --nproc_per_node=4 train.py --init nemo_en.nemo --lang es ...  # several GPUs
 
-The same command run again continues where the run stopped. ``--help`` lists every setting.
+The same command run again continues where the run stopped. ``--help`` lists every setting; ``--find-lr`` does not train
+but tests which ``--optim.lr`` is good.
 
 The surprise: with ``--init`` the architecture *and* the front end come from the checkpoint, and so do the rows of the
 output layer that fit the new letters (``quartznet.head``); ``--preset`` then has no say.
 """
 
-import argparse
 import logging
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,74 +28,21 @@ from quartznet import commandline, distributed, load_model
 from quartznet.adapter import save_adapter
 from quartznet.config import TrainSettings
 from quartznet.engine import choose_precision, fit
+from quartznet.find_lr import curve_table, find_rate
 from quartznet.finetune import Tuning
 from quartznet.initial import Base, build_model, read_base
 from quartznet.model import QuartzNet
 from quartznet.old_speech import old_language, remember, watched_sets
+from quartznet.options import Options, read_options
 from quartznet.recognition import evaluator, recognise, recognition_loss, summarise
 from quartznet.runstate import TrainState
-from quartznet.settings import from_dict, override, to_dict
+from quartznet.settings import to_dict
 from quartznet.task import Task
 from quartznet.watch import forgetting_table, watcher
 
-SHORT_NAMES = {
-    "data": "data.source",
-    "dev": "data.dev",
-    "batchnorm": "tune.batchnorm",
-    "layer-decay": "tune.layer_decay",
-    "replay": "keep.replay",
-    "watch": "keep.watch",
-    "unfreeze-every": "tune.unfreeze_every",
-    "warmup-ratio": "schedule.warmup_ratio",
-}
-METHOD = re.compile(r"all|head|bn|adapters|lora|top-\d+")
 SMALL_CHANGE = ("head", "bn", "adapters", "lora")  # methods whose result is a small file beside the base
-USAGE = "python train.py (--init CHECKPOINT | --from-scratch) --lang CODE [--data PATH | --train A,B --dev C] ..."
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Settings
-
-
-def read_settings(arguments: Sequence[str] | None) -> TrainSettings:
-    """Command line and ``--config`` as settings; raises ValueError for what is missing, unknown or impossible."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], usage=USAGE, allow_abbrev=False, exit_on_error=False
-    )
-    parser.add_argument("--config", metavar="FILE.yaml", help="settings of another run; options here have priority")
-    parser.add_argument("--from-scratch", action="store_true", help="random weights in place of --init")
-    parser.add_argument(
-        "--train",
-        metavar="WHAT",
-        action="append",
-        default=[],
-        help="what learns: all, head, bn, top-K, adapters, lora (tune.train); or manifests to train on",
-    )
-    commandline.add_settings(parser, TrainSettings, SHORT_NAMES)
-    options = commandline.parse(parser, arguments)
-    mapping = commandline.chosen_settings(options, options.config)
-    for value in options.train:
-        override(mapping, "tune.train" if METHOD.fullmatch(value) else "data.train", value)
-    if options.from_scratch and mapping.get("init"):
-        raise ValueError(f"--from-scratch and --init {mapping['init']} contradict each other; leave one out")
-    if not options.from_scratch and "init" not in mapping:
-        raise ValueError(
-            "where shall the weights come from? --init CHECKPOINT takes the encoder of a trained network (an English "
-            ".nemo file, or a run folder), --from-scratch starts with random weights of --preset 15x5"
-        )
-    method = mapping.get("tune", {}).get("train", "all")
-    if options.from_scratch and method != "all":
-        raise ValueError(f"--train {method} keeps most weights as they are; from scratch they are random: leave it out")
-    if mapping.get("init") and not Path(mapping["init"]).exists():
-        raise ValueError(f"--init {mapping['init']}: there is no such file or folder")
-    if "lang" not in mapping:
-        raise ValueError("--lang is missing: the code of the language to learn, such as es, it, ru, de or fr")
-    if not mapping.get("out"):
-        stem = Path(mapping["init"]).stem if mapping.get("init") else "scratch"
-        mapping["out"] = f"runs/{mapping['lang']}-{stem}"
-    if Path(mapping["out"]).exists() and not Path(mapping["out"]).is_dir():
-        raise ValueError(f"--out {mapping['out']} is a file; the run needs a folder of its own")
-    return from_dict(TrainSettings, mapping)
+USAGE = """python train.py (--init CHECKPOINT | --from-scratch) --lang CODE
+                       [--data PATH | --train A,B --dev C] ..."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -230,8 +176,9 @@ def print_results(state: TrainState, clips: Clips, settings: TrainSettings, devi
     print(f"to NeMo     python -m quartznet.nemo export {out} {out.name}.nemo")
 
 
-def train(settings: TrainSettings) -> int:
-    """One whole run; returns the exit status."""
+def train(options: Options) -> int:
+    """One whole run, or with ``--find-lr`` a range test of the learning rate; returns the exit status."""
+    settings = options.settings()
     device = distributed.choose_device(settings.device)
     out = Path(settings.out)
     with distributed.processes(device):
@@ -261,6 +208,9 @@ def train(settings: TrainSettings) -> int:
         report_skipped(clips.skipped, out)
         loader, task = assemble(model, clips, settings, device, base, tuning)
         print_plan(model, clips, settings, len(loader), device, tuning)
+        if options.find_lr:
+            print(curve_table(find_rate(model, loader, settings, task, out), settings.optim.lr))
+            return 0
         state, signal = fit(model, loader, settings, task, out)
         is_main = distributed.is_main()
     if signal is not None:
@@ -277,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 something to correct (one line on stderr), 128 + n stopped by signal n."""
     try:
         with commandline.messages_on_screen():
-            return train(read_settings(arguments))
+            return train(read_options(arguments, __doc__.split("\n")[0], USAGE))
     except torch.OutOfMemoryError:
         print(
             "error: the GPU's memory is full; lower --data.batch_seconds and raise --optim.accumulate", file=sys.stderr

@@ -82,10 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line, see the module's docstring; 0, or 2 after one line about what was wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m quartznet.augment_preview",
-        usage="python -m quartznet.augment_preview CLIP --out FOLDER [--config FILE.yaml] [--augment.NAME VALUE] ...",
+        usage="python -m quartznet.augment_preview CLIP --out FOLDER\n"
+        "                       [--config FILE.yaml] [--augment.NAME VALUE] ...",
         description="Writes augmented copies of a clip, and their spectrograms as a PNG.",
         allow_abbrev=False,
         exit_on_error=False,
+        add_help=False,  # add_settings brings its own
     )
     parser.add_argument("clip", metavar="CLIP", help="a sound file")
     parser.add_argument("--config", metavar="FILE.yaml", help="settings of a run; options here have priority")

@@ -1,7 +1,7 @@
-"""Does a corpus fit a network? Measurements on a few clips, before hours are spent; ``quartznet.doctor`` tells the result.
+"""Does a corpus fit a network? Measurements on a few clips before hours are spent; ``quartznet.doctor`` tells them.
 
-**Front end.** The first batch norm remembers the mean and variance that its channels had in training. With clips through
-the right front end they come back; with another window, hop or normalisation they do not. The distance is
+**Front end.** The first batch norm remembers the mean and variance that its channels had in training. With clips
+through the right front end they come back; with another window, hop or normalisation they do not. The distance is
 
     mean over channels of  (m - m0)^2 / v0 + v / v0 - 1 - log(v / v0)            (m, v measured; m0, v0 remembered)
 
@@ -12,11 +12,11 @@ that with a window of 25 in place of 20 ms, 0.25 to 0.6 with the wrong normalisa
 **Transcripts.** A clip's own text should have a higher CTC likelihood than texts of other clips, even under a network
 that cannot speak the language yet. Where own and foreign texts win equally often, the pairs are shuffled.
 
-**Sample rate.** Speech recorded at 8 kHz has no energy above 4 kHz. If 8 kHz samples carry a header of 16 kHz, they play
-at double speed, and everything above 8 letters in 0.4 s is hurried.
+**Sample rate.** Speech recorded at 8 kHz has no energy above 4 kHz. If 8 kHz samples carry a header of 16 kHz, they
+play at double speed: too many letters a second, and at half speed the texts fit better.
 
-The surprise: NeMo's three frame rules (0.x, 1.x, 2.5) cannot be told apart this way, and need not be. They differ in the
-first and last frame of a clip only, and no error rate shows it.
+The surprise: NeMo's three frame rules (0.x, 1.x, 2.5) cannot be told apart this way, and need not be. They differ in
+the first and last frame of a clip only, and no error rate shows it.
 """
 
 import dataclasses

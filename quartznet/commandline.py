@@ -2,7 +2,11 @@
 
 The command line wins over ``--config FILE.yaml``, and that over the defaults of the dataclass. A misspelt option is
 an error that names its near matches. The surprise: options are made from the dataclass itself, so a new setting needs
-no line here, and the help text lists it.
+no line here. ``--help`` lists it, and says of it what the source of the dataclass says (``quartznet.helptext``):
+
+- the comment behind a field is its description;
+- a line ``# --- Title`` between fields starts a group, which lasts until the next such line;
+- a dataclass within the dataclass is a group of its own, and the first sentence of its docstring is the title.
 """
 
 import argparse
@@ -14,6 +18,7 @@ import typing
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from quartznet.helptext import settings_help
 from quartznet.settings import load_yaml, override
 
 Names = dict[str, str]
@@ -28,32 +33,39 @@ def setting_types(kind: type, path: str = "") -> dict[str, object]:
     return found
 
 
-def default_of(kind: type, dotted: str) -> object:
-    """The default of ``optim.lr``."""
-    value: object = kind()
-    for name in dotted.split("."):
-        value = getattr(value, name)
-    return value
-
-
 def spellings(dotted: str, short_names: Names) -> list[str]:
-    """``--freeze-encoder`` and ``--freeze_encoder``; short names come first."""
-    flags = [f"--{short}" for short, full in short_names.items() if full == dotted]
-    flags += [f"--{dotted.replace('_', '-')}", f"--{dotted}"]
-    return list(dict.fromkeys(flags))
+    """``--freeze-encoder``; short names come first."""
+    return [*(f"--{short}" for short, full in short_names.items() if full == dotted), f"--{dotted.replace('_', '-')}"]
+
+
+def help_text(parser: argparse.ArgumentParser, kind: type, short_names: Names) -> str:
+    """The parser's own usage and options, then every setting, grouped."""
+    flags = {dotted: ", ".join(spellings(dotted, short_names)) for dotted in setting_types(kind)}
+    return f"{parser.format_help()}\n{settings_help(kind, flags)}"
+
+
+class ShowHelp(argparse.Action):
+    """``--help``; its ``const`` is (dataclass, short names)."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        sys.stdout.write(help_text(parser, *self.const))
+        parser.exit()
 
 
 def add_settings(parser: argparse.ArgumentParser, kind: type, short_names: Names) -> None:
-    """One option for each setting. Values stay text until the dataclass converts them; a switch needs no value."""
-    group = parser.add_argument_group("settings, with their defaults")
+    """One option for each setting, and ``--help`` (so ``parser`` is made with ``add_help=False``).
+
+    Values stay text until the dataclass converts them; a switch needs no value. ``--freeze_encoder`` is understood as
+    ``--freeze-encoder`` is, but help shows the dashes only.
+    """
+    parser.add_argument("-h", "--help", action=ShowHelp, nargs=0, const=(kind, short_names), help="this text")
     for dotted, hint in setting_types(kind).items():
-        flags = spellings(dotted, short_names)
-        default = str(default_of(kind, dotted)).replace("%", "%%")
-        target = f"settings:{dotted}"
-        if hint is bool:
-            group.add_argument(*flags, dest=target, nargs="?", const="true", default=None, metavar="true", help=default)
-        else:
-            group.add_argument(*flags, dest=target, default=None, metavar="VALUE", help=default)
+        shown = spellings(dotted, short_names)
+        hidden = [f"--{dotted}"] if f"--{dotted}" not in shown else []
+        nargs, const = ("?", "true") if hint is bool else (None, None)
+        parser.add_argument(
+            *shown, *hidden, dest=f"settings:{dotted}", nargs=nargs, const=const, help=argparse.SUPPRESS
+        )
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -168,11 +168,13 @@ def tiny_blocks() -> tuple[BlockConfig, ...]:
 
 @dataclass(frozen=True)
 class OptimSettings:
+    """The optimiser."""
+
     name: str = "novograd"  # novograd | adamw
-    lr: float = 0.001  # fine-tuning wants a tenth of the rate of training from scratch
+    lr: float = 0.001  # the highest rate; fine-tuning wants a tenth of that from scratch
     betas: tuple[float, float] | None = None  # None: (0.95, 0.25) for novograd, (0.9, 0.98) for adamw
-    eps: float = 1e-8
-    weight_decay: float = 0.001
+    eps: float = 1e-8  # keeps the division by a tiny gradient finite
+    weight_decay: float = 0.001  # pull of every weight towards zero
     grad_clip: float = 0.0  # largest gradient norm; 0: no clipping
     accumulate: int = 1  # batches whose gradients are summed into one step
 
@@ -185,10 +187,12 @@ class OptimSettings:
 
 @dataclass(frozen=True)
 class ScheduleSettings:
+    """The learning rate over the run: it warms up to optim.lr, then falls."""
+
     name: str = "cosine"  # cosine | polynomial | square | constant
-    warmup_ratio: float = 0.12  # of all steps
+    warmup_ratio: float = 0.12  # share of all steps in which the rate rises
     warmup_steps: int | None = None  # takes the place of the ratio
-    min_lr: float = 0.0
+    min_lr: float = 0.0  # where the rate ends
     power: float = 1.0  # of the polynomial
 
     def __post_init__(self) -> None:
@@ -200,15 +204,17 @@ class ScheduleSettings:
 
 @dataclass(frozen=True)
 class AugmentSettings:
+    """Augmentation: holes in the spectrograms, and changed speeds."""
+
     cutout_masks: int = 5  # rectangles cut out of each spectrogram (SpecCutout)
     cutout_time: int = 120  # frames, the longest side in time
     cutout_freq: int = 50  # mel bands, the longest side in frequency
     cutout_swapped: bool = False  # NeMo 0.x exchanged the two widths; True repeats that
-    time_masks: int = 0  # SpecAugment
-    time_width: float = 0.05  # share of the utterance
+    time_masks: int = 0  # stripes of time set to zero (SpecAugment)
+    time_width: float = 0.05  # share of the utterance, the longest of them
     masks_per_frame: float = 0.0  # adaptive: an utterance gets this times its frames, at most time_masks; 0: always all
-    freq_masks: int = 0
-    freq_width: int = 10  # mel bands
+    freq_masks: int = 0  # stripes of mel bands set to zero
+    freq_width: int = 10  # mel bands, the widest of them
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)  # one is drawn for each clip; () or 1.0 alone: none
     time_stretch: TimeStretch = field(default_factory=TimeStretch)  # the eight below: quartznet/waveform.py
     room: Room = field(default_factory=Room)
@@ -233,9 +239,11 @@ class AugmentSettings:
 
 @dataclass(frozen=True)
 class DataSettings:
+    """The corpus, and how it becomes batches."""
+
     source: str | None = None  # manifest, Common Voice folder or archive, or folder of clips
     train: tuple[str, ...] = ()  # manifests; take the place of source
-    dev: tuple[str, ...] = ()
+    dev: tuple[str, ...] = ()  # manifests of what is scored while training
     batch_seconds: float = 160.0  # seconds of audio in a batch, padding counted
     max_batch: int = 128  # utterances in a batch at most
     min_duration: float = 0.1  # s; shorter clips are left out and counted
@@ -262,27 +270,35 @@ class DataSettings:
 class TrainSettings:
     """A whole run. ``epochs`` or ``steps`` ends it; ``steps`` wins where both are given."""
 
-    lang: str = "en"
+    # --- What to learn, and where from
+    lang: str = "en"  # code of the language to learn; train.py needs it
     init: str | None = None  # checkpoint whose encoder is taken; None: from scratch
-    preset: str = "15x5"  # only where there is no init
+    preset: str = "15x5"  # 15x5 | 10x5 | 5x5 | 5x3 | tiny: the size, where there is no init
     head: str = "copy"  # copy | new: init's output rows start the letters that are the same or alike, or chance does
     dropout: float | None = None  # of every block; None: as init has it (15x5: 0), or the preset
-    out: str = "runs/latest"
-    seed: int = 0
-    epochs: int = 50
-    steps: int | None = None
+    allow_char_loss: bool = False  # train although the text rules lose many letters
+    out: str = "runs/latest"  # run folder; train.py makes it runs/LANG-INIT
+
+    # --- How long, and on what
+    seed: int = 0  # of everything drawn by chance
+    epochs: int = 50  # times that every clip is heard
+    steps: int | None = None  # of the optimiser; takes the place of epochs
     precision: str = "auto"  # fp32 | bf16 | fp16 | auto: bf16 on a GPU that has it, else fp32
     device: str = "auto"  # cpu | cuda | auto
+
+    # --- Weights: what learns, what is averaged
     freeze_encoder: int = 0  # epochs in which only the output layer learns; batch norm still updates its statistics
     ema: float = 0.0  # decay of the averaged weights; 0: off
-    sync_batchnorm: bool = False
-    evaluate_every: int = 1  # epochs
+    sync_batchnorm: bool = False  # batch-norm statistics of all GPUs together
+
+    # --- Evaluating, saving and logging
+    evaluate_every: int = 1  # epochs from one evaluation to the next
     evaluate_steps: int | None = None  # steps; takes the place of evaluate_every
     save_every: float = 10.0  # minutes between two copies of last.pt; it is also saved after every evaluation
-    keep_best: int = 3
+    keep_best: int = 3  # checkpoints, by dev WER
     max_bad_steps: int = 10  # steps in a row without a finite loss after which the run stops
-    log_every: int = 10  # steps
-    allow_char_loss: bool = False
+    log_every: int = 10  # steps from one line of the log to the next
+
     tune: TuneSettings = field(default_factory=TuneSettings)
     keep: KeepSettings = field(default_factory=KeepSettings)
     sequence: SequenceSettings = field(default_factory=SequenceSettings)

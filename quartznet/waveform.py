@@ -93,9 +93,9 @@ class TimeStretch(Augmentation):
     frequency; magnitudes are read between frames and phases advance by what two neighbouring frames differ.
     """
 
-    probability: float = 0.0
-    low: float = 0.85
-    high: float = 1.15
+    probability: float = 0.0  # share of the clips
+    low: float = 0.85  # the slowest rate
+    high: float = 1.15  # the fastest
     window: int = 512  # samples of the transform
 
     def __post_init__(self) -> None:
@@ -116,7 +116,7 @@ class Room(Augmentation):
     length and its mean power.
     """
 
-    probability: float = 0.0
+    probability: float = 0.0  # share of the clips
     folder: str | None = None  # impulse responses
 
     def __post_init__(self) -> None:
@@ -138,10 +138,10 @@ class Noise(Augmentation):
     flac file is quick; an mp3 is decoded from its start.
     """
 
-    probability: float = 0.0
+    probability: float = 0.0  # share of the clips
     folder: str | None = None  # recordings
-    low_snr: float = 10.0  # dB
-    high_snr: float = 50.0
+    low_snr: float = 10.0  # dB, the loudest noise
+    high_snr: float = 50.0  # dB, the softest
 
     def __post_init__(self) -> None:
         check_probability("noise", self.probability)
@@ -163,9 +163,9 @@ class Noise(Augmentation):
 class WhiteNoise(Augmentation):
     """Gaussian noise at a level drawn from [low, high] dB of full scale, whatever the loudness of the clip."""
 
-    probability: float = 0.0
-    low: float = -90.0
-    high: float = -46.0
+    probability: float = 0.0  # share of the clips
+    low: float = -90.0  # dB, the softest
+    high: float = -46.0  # dB, the loudest
 
     def __post_init__(self) -> None:
         check_probability("white_noise", self.probability)
@@ -183,9 +183,9 @@ class Shift(Augmentation):
     What is pushed over an end is lost: at most the range, 5 ms by default. (NeMo's sign is the opposite.)
     """
 
-    probability: float = 0.0
-    low: float = -5.0
-    high: float = 5.0
+    probability: float = 0.0  # share of the clips
+    low: float = -5.0  # ms, the furthest to the front
+    high: float = 5.0  # ms, the furthest to the end
 
     def __post_init__(self) -> None:
         check_probability("shift", self.probability)
@@ -204,9 +204,9 @@ class Shift(Augmentation):
 class Gain(Augmentation):
     """Louder or softer by [low, high] dB. Nothing is clipped: features take the logarithm and are normalised."""
 
-    probability: float = 0.0
-    low: float = -10.0
-    high: float = 10.0
+    probability: float = 0.0  # share of the clips
+    low: float = -10.0  # dB, the softest
+    high: float = 10.0  # dB, the loudest
 
     def __post_init__(self) -> None:
         check_probability("gain", self.probability)
@@ -220,10 +220,10 @@ class Gain(Augmentation):
 class NarrowBand(Augmentation):
     """Telephone: nothing above 4 kHz (8 kHz sampling) and little below 300 Hz or above 3,400 Hz."""
 
-    probability: float = 0.0
+    probability: float = 0.0  # share of the clips
     rate: int = 8000  # Hz, of the telephone
     low: float = 300.0  # Hz; 0: no lower edge
-    high: float = 3400.0
+    high: float = 3400.0  # Hz, the upper edge
 
     def __post_init__(self) -> None:
         check_probability("narrow_band", self.probability)
@@ -246,10 +246,10 @@ class Codec(Augmentation):
     augmentations, some 30 times real time on one core: keep its share small.
     """
 
-    probability: float = 0.0
-    names: tuple[str, ...] = ("mp3", "vorbis", "opus", "gsm", "mu-law")
-    low: float = 0.3
-    high: float = 0.95
+    probability: float = 0.0  # share of the clips
+    names: tuple[str, ...] = ("mp3", "vorbis", "opus", "gsm", "mu-law")  # one is drawn
+    low: float = 0.3  # compression, the least
+    high: float = 0.95  # compression, the most
 
     def __post_init__(self) -> None:
         check_probability("codec", self.probability)

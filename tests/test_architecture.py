@@ -46,6 +46,7 @@ LEVELS = (
         "schedules",
         "interrupt",
         "commandline",
+        "helptext",
     ),
     (
         "features",
@@ -77,7 +78,7 @@ LEVELS = (
         "runstate",
         "slim",
     ),
-    ("engine", "step", "task", "scoring", "transcribe", "recognition", "keep", "watch"),
+    ("engine", "find_lr", "step", "task", "scoring", "transcribe", "recognition", "keep", "watch", "checkup"),
 )
 LEVEL_OF = {f"quartznet.{name}": level for level, names in enumerate(LEVELS) for name in names}
 
@@ -86,6 +87,7 @@ LEVEL_OF = {f"quartznet.{name}": level for level, names in enumerate(LEVELS) for
 TOP = {
     "quartznet.initial": ("quartznet",),
     "quartznet.adapter": ("quartznet",),
+    "quartznet.options": ("quartznet",),
     "quartznet.old_speech": ("quartznet", "data"),
     "quartznet.interpolate": ("quartznet", "data"),
 }

@@ -7,15 +7,21 @@ import pytest
 from quartznet import commandline
 from quartznet.config import TrainSettings
 
+SHORT = {"data": "data.source"}
+
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
-    commandline.add_settings(made, TrainSettings, {"data": "data.source"})
+    made = argparse.ArgumentParser(prog="train.py", allow_abbrev=False, exit_on_error=False, add_help=False)
+    commandline.add_settings(made, TrainSettings, SHORT)
     return made
 
 
 def chosen(*arguments: str) -> dict:
     return commandline.chosen_settings(commandline.parse(parser(), arguments), None)
+
+
+def known_options() -> set[str]:
+    return {flag for action in parser()._actions for flag in action.option_strings}
 
 
 def test_both_spellings_short_names_switches_and_negative_words() -> None:
@@ -29,8 +35,25 @@ def test_both_spellings_short_names_switches_and_negative_words() -> None:
 def test_every_setting_has_an_option_and_its_default() -> None:
     names = commandline.setting_types(TrainSettings)
     assert {"lang", "optim.lr", "schedule.warmup_ratio", "augment.speeds", "data.batch_seconds"} <= names.keys()
-    assert commandline.default_of(TrainSettings, "optim.lr") == TrainSettings().optim.lr
-    assert "--augment.cutout-swapped" in parser().format_help()
+    text = commandline.help_text(parser(), TrainSettings, SHORT)
+    for dotted in names:
+        assert f"--{dotted.replace('_', '-')}" in text.split("Every setting")[1].replace(",", "").split(), dotted
+        assert f"--{dotted}" in known_options()
+    assert "--optim.weight_decay" not in text and "--data, --data.source TEXT" in text
+
+
+def test_help_is_printed_and_ends_the_program(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        chosen("--help")
+    assert stopped.value.code == 0
+    printed = capsys.readouterr().out
+    assert printed == commandline.help_text(parser(), TrainSettings, SHORT)
+    assert printed.startswith("usage: train.py") and "-h, --help  this text" in printed
+
+
+def test_a_parser_with_a_help_of_its_own_is_refused() -> None:
+    with pytest.raises(argparse.ArgumentError, match="conflicting option"):
+        commandline.add_settings(argparse.ArgumentParser(), TrainSettings, {})
 
 
 def test_misspelt_options_name_their_neighbours() -> None:

@@ -4,9 +4,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+from test_train import read_settings
 
 import evaluate
-import train
 from data.source import open_source
 from data.synthetic import make_corpus
 from quartznet import load_model
@@ -43,7 +43,7 @@ def test_shipped_checkpoint_hears_english_of_new_voices_and_new_phrases(tmp_path
 
 def test_both_trainings_differ_in_their_initial_weights_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    fine, scratch = (train.read_settings(arguments) for arguments in demo_commands("train.py"))
+    fine, scratch = (read_settings(arguments) for arguments in demo_commands("train.py"))
     assert (fine.init, scratch.init) == (str(SHIPPED.relative_to(ROOT)), None)
     same = {"init": None, "out": "runs/demo"}
     assert vars(fine) | same == vars(scratch) | same

@@ -27,7 +27,7 @@ def test_the_two_commands_are_targets_of_the_makefile() -> None:
 
 
 def test_training_commands_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from train import read_settings
+    from test_train import read_settings
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "stt_en_quartznet15x5.nemo").touch()

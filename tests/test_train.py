@@ -17,7 +17,14 @@ from quartznet.checkpoint import load_checkpoint, save_checkpoint
 from quartznet.config import BlockConfig, FeatureConfig, ModelConfig, TrainSettings
 from quartznet.initial import build_model, read_base
 from quartznet.model import QuartzNet
+from quartznet.options import read_options
 from quartznet.settings import to_dict
+
+
+def read_settings(arguments: list[str]) -> TrainSettings:
+    """The settings that train.py would take."""
+    return read_options(arguments, "", "").settings()
+
 
 SCRATCH = ["--from-scratch", "--lang", "es", "--device", "cpu", "--data.workers", "0"]
 
@@ -47,7 +54,7 @@ def test_command_line_wins_over_file_wins_over_defaults(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text("optim: {lr: 0.5, weight_decay: 0.25}\nepochs: 7\n", encoding="utf-8")
     options = ["--config", str(file), "--from-scratch", "--lang", "pt", "--optim.lr", "1e-3", "--warmup-ratio", "0.2"]
-    settings = train.read_settings([*options, "--allow-char-loss", "--data", "x", "--freeze-encoder=10"])
+    settings = read_settings([*options, "--allow-char-loss", "--data", "x", "--freeze-encoder=10"])
     assert (settings.optim.lr, settings.optim.weight_decay, settings.epochs) == (0.001, 0.25, 7)
     assert (settings.schedule.warmup_ratio, settings.freeze_encoder, settings.allow_char_loss) == (0.2, 10, True)
     assert (settings.data.source, settings.out, settings.init) == ("x", "runs/pt-scratch", None)
@@ -56,16 +63,16 @@ def test_command_line_wins_over_file_wins_over_defaults(tmp_path: Path) -> None:
 
 def test_run_folder_is_named_after_language_and_start(tmp_path: Path) -> None:
     init = english(tmp_path / "nemo_en.pt")
-    assert train.read_settings(["--init", str(init), "--lang", "es"]).out == "runs/es-nemo_en"
+    assert read_settings(["--init", str(init), "--lang", "es"]).out == "runs/es-nemo_en"
 
 
 def test_saved_settings_run_again(tmp_path: Path) -> None:
     from quartznet.settings import save_yaml
 
-    settings = train.read_settings(["--from-scratch", "--lang", "es", "--epochs", "3", "--train", "a,b", "--dev", "c"])
+    settings = read_settings(["--from-scratch", "--lang", "es", "--epochs", "3", "--train", "a,b", "--dev", "c"])
     assert settings.data.train == ("a", "b")
     save_yaml(settings, tmp_path / "settings.yaml")
-    assert train.read_settings(["--config", str(tmp_path / "settings.yaml")]) == settings
+    assert read_settings(["--config", str(tmp_path / "settings.yaml")]) == settings
 
 
 @pytest.mark.parametrize(
@@ -154,7 +161,7 @@ def test_no_usable_clip_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_encoder_and_front_end_come_from_init(tmp_path: Path) -> None:
     init = english(tmp_path / "en.pt")
-    settings = train.read_settings(["--init", str(init), "--lang", "es"])
+    settings = read_settings(["--init", str(init), "--lang", "es"])
     model, old = build_model(settings, tuple(" abcdñ"), read_base(str(init))), load_model(init)
     assert model.config.features.rule == "0.x" and model.config.blocks == old.config.blocks
     for name, value in old.encoder.state_dict().items():
@@ -163,12 +170,12 @@ def test_encoder_and_front_end_come_from_init(tmp_path: Path) -> None:
     assert model.decoder.weight.shape[0] == 7 and torch.equal(model.decoder.weight[6], old.decoder.weight[5])
     same = build_model(settings, tuple(" abcd"), read_base(str(init)))
     assert torch.equal(same.decoder.weight, old.decoder.weight)
-    settings = train.read_settings(["--init", str(init), "--lang", "es", "--head", "new"])
+    settings = read_settings(["--init", str(init), "--lang", "es", "--head", "new"])
     assert not torch.equal(
         build_model(settings, tuple(" abcd"), read_base(str(init))).decoder.weight, old.decoder.weight
     )
     with pytest.raises(ValueError, match="head must be copy or new"):
-        train.read_settings(["--init", str(init), "--lang", "es", "--head", "old"])
+        read_settings(["--init", str(init), "--lang", "es", "--head", "old"])
 
 
 def test_an_encoder_without_its_decoder_is_a_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -190,9 +197,7 @@ def test_an_encoder_without_its_decoder_is_a_start(tmp_path: Path, caplog: pytes
     init = folder / "JasperEncoder-STEP-1.pt"
     with pytest.raises(ValueError, match="Decoder"):
         load_model(init)
-    model = build_model(
-        train.read_settings(["--init", str(init), "--lang", "es"]), tuple(" abcdñ"), read_base(str(init))
-    )
+    model = build_model(read_settings(["--init", str(init), "--lang", "es"]), tuple(" abcdñ"), read_base(str(init)))
     for name, value in whole.encoder.state_dict().items():
         assert torch.equal(value, model.encoder.state_dict()[name]), name
     assert model.decoder.weight.shape[0] == 7

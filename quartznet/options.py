@@ -1,0 +1,117 @@
+"""The command line of everything that looks at a training: train.py and ``python -m quartznet.doctor``.
+
+Every setting of ``TrainSettings`` is an option, some have a short name, and the file of ``--config`` lies below them.
+
+The surprise: ``--train`` has two meanings. ``--train lora`` says what learns, ``--train a.jsonl,b.jsonl`` says on
+what; a manifest that is called ``all`` is written ``./all``.
+"""
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quartznet import commandline
+from quartznet.config import TrainSettings
+from quartznet.settings import from_dict, override
+
+SHORT_NAMES = {
+    "data": "data.source",
+    "dev": "data.dev",
+    "batchnorm": "tune.batchnorm",
+    "layer-decay": "tune.layer_decay",
+    "replay": "keep.replay",
+    "watch": "keep.watch",
+    "unfreeze-every": "tune.unfreeze_every",
+    "warmup-ratio": "schedule.warmup_ratio",
+}
+METHOD = re.compile(r"all|head|bn|adapters|lora|top-\d+")
+
+
+RECIPES = ("auto", "minutes", "hours", "tens", "hundreds")
+
+
+def merged(below: Mapping, above: Mapping) -> dict:
+    """Nested dictionaries, the second on top of the first."""
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        result[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for, explicitly."""
+
+    chosen: dict  # settings, nested
+    recipe: str | None  # one of RECIPES; its settings lie below the chosen ones
+    find_lr: bool  # no training, only the range test
+
+    def settings(self, recipe: Mapping | None = None) -> TrainSettings:
+        """Defaults, on top of them the recipe, on top of that what was chosen; ValueError for what is impossible."""
+        return from_dict(TrainSettings, merged(recipe or {}, self.chosen))
+
+
+def make_parser(description: str, usage: str) -> argparse.ArgumentParser:
+    """All options; ``--help`` is in groups, see ``quartznet.helptext``."""
+    parser = argparse.ArgumentParser(
+        description=description, usage=usage, allow_abbrev=False, exit_on_error=False, add_help=False
+    )
+    parser.add_argument("--config", metavar="FILE.yaml", help="settings of another run; options here have priority")
+    parser.add_argument("--from-scratch", action="store_true", help="random weights in place of --init")
+    parser.add_argument(
+        "--train",
+        metavar="WHAT",
+        action="append",
+        default=[],
+        help="what learns: all, head, bn, top-K, adapters, lora (tune.train); or manifests to train on",
+    )
+    parser.add_argument(
+        "--recipe",
+        choices=RECIPES,
+        help="settings by hours of speech, each with its reason; auto picks, options have priority",
+    )
+    parser.add_argument("--find-lr", action="store_true", help="no training: test which --optim.lr is good, draw it")
+    commandline.add_settings(parser, TrainSettings, SHORT_NAMES)
+    return parser
+
+
+def read_options(arguments: Sequence[str] | None, description: str, usage: str) -> Options:
+    """Command line and ``--config``.
+
+    Raises:
+        ValueError: something is missing, unknown or impossible.
+    """
+    options = commandline.parse(make_parser(description, usage), arguments)
+    mapping = commandline.chosen_settings(options, options.config)
+    for value in options.train:
+        override(mapping, "tune.train" if METHOD.fullmatch(value) else "data.train", value)
+    check_start(mapping, options.from_scratch)
+    if "lang" not in mapping:
+        raise ValueError("--lang is missing: the code of the language to learn, such as es, it, ru, de or fr")
+    if not mapping.get("out"):
+        stem = Path(mapping["init"]).stem if mapping.get("init") else "scratch"
+        mapping["out"] = f"runs/{mapping['lang']}-{stem}"
+    if Path(mapping["out"]).exists() and not Path(mapping["out"]).is_dir():
+        raise ValueError(f"--out {mapping['out']} is a file; the run needs a folder of its own")
+    found = Options(mapping, options.recipe, options.find_lr)
+    found.settings()  # what is impossible is said before the data is read
+    return found
+
+
+def check_start(mapping: Mapping, from_scratch: bool) -> None:
+    """Raises ValueError where it is not clear which weights the training begins with."""
+    init, method = mapping.get("init"), mapping.get("tune", {}).get("train", "all")
+    if from_scratch and init:
+        raise ValueError(f"--from-scratch and --init {init} contradict each other; leave one out")
+    if not from_scratch and "init" not in mapping:
+        raise ValueError(
+            "where shall the weights come from? --init CHECKPOINT takes the encoder of a trained network (an English "
+            ".nemo file, or a run folder), --from-scratch starts with random weights of --preset 15x5"
+        )
+    if from_scratch and method != "all":
+        raise ValueError(f"--train {method} keeps most weights as they are; from scratch they are random: leave it out")
+    if init and not Path(init).exists():
+        raise ValueError(f"--init {init}: there is no such file or folder")
