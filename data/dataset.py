@@ -101,9 +101,7 @@ class SpeechDataset(Dataset[Item]):
         return signal if self.cache is None else self.cache.put(index, signal)
 
     def augmented(self, signal: Tensor, index: int) -> Tensor:
-        """The clip as this epoch, or this evaluation, hears it."""
-        if self.heard is not None:
-            signal = self.heard(self.utterances[index], signal)
+        """The clip as this epoch hears it."""
         if self.augment is None:
             return signal
         generator = torch.Generator().manual_seed(stable_hash("speed", self.seed, int(self.epoch), index))
@@ -117,7 +115,8 @@ class SpeechDataset(Dataset[Item]):
         utterance = self.utterances[number]
         try:
             target = torch.tensor(self.alphabet.encode(utterance.text), dtype=torch.int64)
-            signal = self.augmented(self.decoded(number), index)
+            signal = self.decoded(number) if self.heard is None else self.heard(utterance, self.decoded(number))
+            signal = self.augmented(signal, index)
             self._check(signal, utterance.text)
         except (OSError, ValueError, RuntimeError, MemoryError) as error:
             problem = f"{utterance.origin or utterance.name}: {error or type(error).__name__}"
