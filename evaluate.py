@@ -1,6 +1,8 @@
 """Scores a checkpoint on a corpus: loss, WER and CER with 95 % intervals, kinds of error, the worst utterances.
 
     python evaluate.py --checkpoint runs/es --data corpora/es --split test --json result.json
+    python evaluate.py --checkpoint runs/es --data corpora/es --by accent,duration      a table for each field
+    python evaluate.py --checkpoint runs/es --data corpora/es --noise noise --rir rir   clean, in a room, 20 to 0 dB
 
 ``--checkpoint`` is anything that ``quartznet.load_model`` reads, ``--data`` anything that train.py reads. Greedy
 decoding. The surprise: references are normalised by the language's rules *and* to the labels of the model, so a
@@ -13,7 +15,8 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -21,17 +24,40 @@ import torch
 from data.dataset import normalised
 from data.loaders import evaluation_loader
 from data.manifest import Utterance
+from data.noisy import RATIOS, Condition, conditions
 from data.source import fill_durations, read_source
 from quartznet import commandline, load_model
 from quartznet.audit import audit
+from quartznet.breakdown import (
+    Clip,
+    Group,
+    breakdown_table,
+    check_fields,
+    conditions_json,
+    conditions_table,
+    groups,
+    groups_json,
+)
 from quartznet.checkpoint import is_checkpoint, load_checkpoint
 from quartznet.distributed import choose_device
+from quartznet.metrics import error_counts
 from quartznet.model import QuartzNet
 from quartznet.recognition import Transcript, mean_loss, recognise
 from quartznet.report import align_texts, evaluate_texts, evaluation_json, evaluation_table
 from quartznet.text import Language, find_language, language_from_texts
 
+Key = tuple[str, str, int]  # of a clip: name, text, and how many before it share both
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def names(text: str) -> tuple[str, ...]:
+    """``accent,age`` -> ("accent", "age")."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def ratios(text: str) -> tuple[float, ...]:
+    """``20,10`` -> (20.0, 10.0)."""
+    return tuple(float(ratio) for ratio in text.split(","))
 
 
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -50,10 +76,18 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=0, help="loader processes (0: none)")
     parser.add_argument("--worst", type=int, default=5, help="utterances with most errors to print (5)")
     parser.add_argument("--show", type=int, default=0, help="transcripts to print, spread over the data (0)")
+    noisy = parser.add_argument_group("tables, noise and rooms")
+    noisy.add_argument("--by", type=names, default=(), help="tables by speaker, duration or any field of the data: a,b")
+    noisy.add_argument("--noise", metavar="PATH", help="also with noise mixed in: folder of recordings, or one of them")
+    noisy.add_argument("--rir", metavar="PATH", help="also in a room: folder of impulse responses, or one of them")
+    noisy.add_argument("--snr", type=ratios, metavar="DB,DB", help="speech to noise, in dB (20,10,5,0)")
+    noisy.add_argument("--seed", type=int, default=0, help="which noise and which room each clip gets (0)")
     options = commandline.parse(parser, arguments)
     for name in ("checkpoint", "data"):
         if getattr(options, name) is None:
             raise ValueError(f"--{name} is missing; evaluate.py --checkpoint CHECKPOINT --data PATH")
+    if options.snr is not None and options.noise is None:
+        raise ValueError("--snr says how loud the noise is, and there is none; give --noise FOLDER")
     if options.json and not Path(options.json).absolute().parent.is_dir():  # better now than after an hour
         raise ValueError(f"--json {options.json}: there is no folder {Path(options.json).parent}; make it first")
     return options
@@ -74,9 +108,9 @@ def choose_language(lang: str | None, checkpoint: str, labels: tuple[str, ...], 
 
 
 def transcribe_clips(
-    model: QuartzNet, clips: Sequence[Utterance], options: argparse.Namespace
+    model: QuartzNet, clips: Sequence[Utterance], options: argparse.Namespace, condition: Condition
 ) -> tuple[list[Transcript], list[str]]:
-    """Transcripts in the order of the clips, and messages about those that failed."""
+    """Transcripts in the order of the clips as ``condition`` changes them, and messages about those that failed."""
     sample_rate, device = model.config.features.sample_rate, choose_device(options.device)
     fast = model.to(device).for_inference(DTYPES[options.precision])
     loader = evaluation_loader(
@@ -87,6 +121,7 @@ def transcribe_clips(
         workers=options.workers,
         pin_memory=device.type == "cuda",
         shortest=model.front_end.shortest,
+        heard=condition,
     )
     rows, skipped = recognise(fast, loader)
     place = {clip.name: number for number, clip in enumerate(clips)}
@@ -99,9 +134,62 @@ def show(rows: Sequence[Transcript], count: int) -> None:
         print(f"\n{row.name}\n{align_texts(row.reference, row.hypothesis)}")
 
 
+def keys(clips: Iterable[tuple[str, str]]) -> Iterator[Key]:
+    """A key for each (name, text): cuts that begin together share the name, and may share the text."""
+    seen: Counter[tuple[str, str]] = Counter()
+    for clip in clips:
+        yield (*clip, seen[clip])
+        seen[clip] += 1
+
+
+def scored(clips: Sequence[Utterance], rows: Sequence[Transcript]) -> dict[Key, Clip]:
+    """What the tables need to know of each evaluated clip, in the order of the rows."""
+    clip_of = dict(zip(keys((clip.name, clip.text) for clip in clips), clips, strict=True))
+    found = [clip_of[key] for key in keys((row.name, row.reference) for row in rows)]
+    texts = [row.reference for row in rows], [row.hypothesis for row in rows]
+    counts = zip(error_counts(*texts, "word"), error_counts(*texts, "character"), strict=True)
+    made = [Clip(clip.described, clip.duration, *pair) for clip, pair in zip(found, counts, strict=True)]
+    return dict(zip(keys((row.name, row.reference) for row in rows), made, strict=True))
+
+
+def in_conditions(
+    model: QuartzNet,
+    clips: Sequence[Utterance],
+    clean: dict[Key, Clip],
+    others: Sequence[Condition],
+    options: argparse.Namespace,
+) -> list[Group]:
+    """The clips that could be evaluated in every condition, the clean ones first; others are counted on the screen."""
+    heard, failed = {"clean": clean}, []
+    for condition in others:
+        rows, problems = transcribe_clips(model, clips, options, condition)
+        heard[condition.label] = scored(clips, rows)
+        failed += problems
+    everywhere = [key for key in clean if all(key in found for found in heard.values())]
+    if not everywhere:
+        raise ValueError(f"no clip could be evaluated in every condition; the first problem: {failed[0]}")
+    if len(everywhere) < len(clean):
+        print(f"\n{len(clean) - len(everywhere)} clips are left out of the next table; the first: {failed[0]}")
+    return [Group(label, tuple(found[key] for key in everywhere)) for label, found in heard.items()]
+
+
+def tables(clean: Sequence[Clip], heard: Sequence[Group], fields: Sequence[str]) -> dict:
+    """Prints a table of the conditions, if there are several, and of each field; the same for ``--json``."""
+    result: dict = {}
+    if len(heard) > 1:
+        print(f"\n{conditions_table(heard)}")
+        result["conditions"] = conditions_json(heard)
+    for name in fields:
+        print(f"\n{breakdown_table(name, clean)}")
+        result.setdefault("by", {})[name] = groups_json(groups(name, clean))
+    return result
+
+
 def evaluate(options: argparse.Namespace) -> None:
     """Everything, from the files to the table."""
     model = load_model(options.checkpoint)
+    sample_rate, wanted = model.config.features.sample_rate, options.snr or RATIOS
+    clean, *others = conditions(options.noise, options.rir, wanted, sample_rate, options.seed)
     clips, skipped, description = read_source(options.data, options.split)
     texts = [clip.text for clip in clips]
     language = choose_language(options.lang, options.checkpoint, model.config.labels, texts)
@@ -111,8 +199,10 @@ def evaluate(options: argparse.Namespace) -> None:
         print(f"letters outside the model's alphabet, removed from the references:\n{report.table()}")
     clips, emptied = normalised(clips, language)
     clips, problems = fill_durations(clips)
+    fields = [name for name in options.by if name != "snr" or not options.noise]
+    check_fields(fields, [clip.described for clip in clips])
     started = time.perf_counter()
-    rows, failed = transcribe_clips(model, clips, options)
+    rows, failed = transcribe_clips(model, clips, options, clean)
     seconds = time.perf_counter() - started
     skipped = [*skipped, *emptied, *problems, *failed]
     for message in skipped[:5]:
@@ -136,9 +226,12 @@ def evaluate(options: argparse.Namespace) -> None:
     print(evaluation_table(result, options.worst))
     if options.show:
         show(rows, options.show)
+    scores = scored(clips, rows)
+    heard = in_conditions(model, clips, scores, others, options) if others else []
+    more = tables(list(scores.values()), heard, fields)
     if options.json:
         extra = {"checkpoint": options.checkpoint, "data": options.data, "lang": language.code, "skipped": skipped}
-        text = json.dumps({**evaluation_json(result), **extra}, ensure_ascii=False, indent=1)
+        text = json.dumps({**evaluation_json(result), **extra, **more}, ensure_ascii=False, indent=1)
         Path(options.json).write_text(text + "\n", encoding="utf-8")
 
 

@@ -3,7 +3,8 @@
 Columns are found by name, because every release has others; only ``path`` and ``sentence`` must be there. Official
 ``train``, ``dev`` and ``test`` are taken as they are, and the validated clips that are in none of them (usually most of
 them) are ``extra``. Where only ``validated.tsv`` is there, everything goes to train and ``data.source`` holds out dev
-and test. ``other`` was not voted on yet, ``invalidated`` was voted down.
+and test. ``other`` was not voted on yet, ``invalidated`` was voted down. What is said of the speaker (age, gender,
+accent) and of the sentence stays with each clip; ``accents``, as releases since 2021 have it, is called ``accent``.
 
 The surprise: the tables are not CSV. Sentences hold lone quotation marks, so lines are split at tabs and nothing else;
 some releases did write whole sentences as CSV strings (``"a ""b"" c"``), and only those are undone.
@@ -17,10 +18,21 @@ from pathlib import Path
 
 from data.corpus import Corpus, described, is_file, is_folder
 from data.lines import numbered_lines, shown, unquoted
-from data.manifest import Utterance
+from data.manifest import Utterance, other_fields
 from data.splits import Splits, sentence_key
 
 TABLES = ("validated", "train", "dev", "test")
+USED = ("path", "sentence", "client_id")
+SAID = (
+    "age",
+    "gender",
+    "accent",
+    "accents",
+    "variant",
+    "locale",
+    "segment",
+    "sentence_domain",
+)  # columns kept as fields
 
 
 class CommonVoice(Corpus):
@@ -108,6 +120,7 @@ class _Folder:
             origin=origin,
             speaker=row.get("client_id", ""),
             whole=True,
+            fields=other_fields({name.replace("accents", "accent"): row[name] for name in SAID if name in row}),
         )
 
 
@@ -122,7 +135,7 @@ def _rows(path: Path, skipped: list[str]) -> Iterator[tuple[str, dict[str, str]]
         raise ValueError(
             f"{path}:1: no column {' and '.join(missing)} among {shown(header)}; is this a Common Voice table?"
         )
-    at = {name: header.index(name) for name in ("path", "sentence", "client_id") if name in header}
+    at = {name: header.index(name) for name in (*USED, *SAID) if name in header}
     for number, line in lines:
         fields = line.split("\t")
         if not max(at["path"], at["sentence"]) < len(fields) <= len(header):

@@ -7,7 +7,7 @@ The surprise: the epoch lives in shared memory. Loader processes that stay alive
 dataset, and a plain attribute set in the training process would never reach them; every epoch would repeat the first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -52,6 +52,7 @@ class SpeechDataset(Dataset[Item]):
             whatever its manifest says; 0: not checked, as for evaluation.
         cache: of decoded clips (``data.cache``); None: each is decoded whenever it is asked for.
         mixture: of these utterances with old ones; an index is then one of its places.
+        heard: what an evaluation does to a clip, the same each time (``data.noisy``); None: clips as they are.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class SpeechDataset(Dataset[Item]):
         samples_per_output: int = 0,
         cache: Cache | None = None,
         mixture: Mixture | None = None,
+        heard: Callable[[Utterance, Tensor], Tensor] | None = None,
     ) -> None:
         self.utterances = utterances
         self.mixture = mixture
@@ -75,6 +77,7 @@ class SpeechDataset(Dataset[Item]):
         self.shortest = shortest
         self.samples_per_output = samples_per_output
         self.cache = cache
+        self.heard = heard
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
@@ -112,7 +115,8 @@ class SpeechDataset(Dataset[Item]):
         utterance = self.utterances[number]
         try:
             target = torch.tensor(self.alphabet.encode(utterance.text), dtype=torch.int64)
-            signal = self.augmented(self.decoded(number), index)
+            signal = self.decoded(number) if self.heard is None else self.heard(utterance, self.decoded(number))
+            signal = self.augmented(signal, index)
             self._check(signal, utterance.text)
         except (OSError, ValueError, RuntimeError, MemoryError) as error:
             problem = f"{utterance.origin or utterance.name}: {error or type(error).__name__}"

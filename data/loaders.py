@@ -5,9 +5,10 @@ the opposite: every clip exactly once, as it is, so the share of a process may b
 """
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data.cache import make_cache
@@ -82,11 +83,15 @@ def evaluation_loader(
     workers: int = 0,
     pin_memory: bool = False,
     shortest: int = 1,
+    heard: Callable[[Utterance, Tensor], Tensor] | None = None,
 ) -> DataLoader | list[Batch]:
-    """Every utterance once, from short to long; an empty list for no utterances. All need a duration."""
+    """Every utterance once, from short to long; an empty list for no utterances. All need a duration.
+
+    ``heard`` changes clips, such as a ``data.noisy.Condition``; None: they are as they were recorded.
+    """
     if not utterances:
         return []
     durations = [utterance.duration for utterance in utterances]
     sampler = BucketSampler(durations, batch_seconds, max_batch, shuffle=False, sample_rate=sample_rate)
-    dataset = SpeechDataset(utterances, alphabet, sample_rate, shortest=shortest)
+    dataset = SpeechDataset(utterances, alphabet, sample_rate, shortest=shortest, heard=heard)
     return _loader(dataset, sampler, workers, pin_memory)

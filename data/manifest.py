@@ -5,6 +5,8 @@
 ``audio_filepath`` (or ``audio_filename``) is relative to the folder of the manifest; ``~`` is the home folder.
 ``duration`` and ``offset`` are seconds and cut a piece out of the file, so one long recording can hold many utterances.
 ``start_byte`` and ``byte_count`` say that the sound file is that slice of ``audio_filepath``: a member of a tar shard.
+Whatever else a line says in one short value (``"accent": "andino", "snr": 12.5``) is kept beside the clip and written
+again; ``evaluate.py --by accent`` makes tables of it.
 
 The surprise: a manifest is *not* a JSON file. ``[{...}, {...}]`` is the mistake that people make most often; it is read
 all the same, and a warning names the command that converts it for everybody else's programs.
@@ -14,8 +16,10 @@ import json
 import logging
 import os
 import reprlib
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from data.lines import complain, numbered_lines
@@ -25,7 +29,12 @@ CONVERT = (
     'python -c "import json, sys; '
     "[print(json.dumps(line)) for line in json.load(open(sys.argv[1], encoding='utf-8'))]\""
 )
+AUDIO_KEYS = ("audio_filepath", "audio_filename", "offset", "duration", "start_byte", "byte_count")
+OWN_KEYS = frozenset((*AUDIO_KEYS, "text", "raw_text", "speaker"))
+LONGEST_VALUE = 100  # characters of a field that is kept; longer ones are texts, and no table is made of them
 LARGEST_ARRAY = 2**28  # bytes; an array must be read as a whole, and each takes ten times its size as Python objects
+
+Value = str | int | float | bool  # of a field
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +53,7 @@ class Utterance:
     byte_count: int = 0  # 0: all of ``audio_path``
     whole: bool = False  # the clip is all of the file, and ``duration`` what somebody says of it; else it is a cut
     raw_text: str = ""  # before ``data.prepare`` normalised it, for people to look at; "": as ``text``
+    fields: tuple[tuple[str, Value], ...] = ()  # what else is said of the clip: accent, age, ...; see ``other_fields``
 
     @property
     def name(self) -> str:
@@ -60,6 +70,42 @@ class Utterance:
     def span(self) -> tuple[int, int] | None:
         """(start_byte, byte_count) for ``read_audio``; None where the sound file is all of ``audio_path``."""
         return (self.start_byte, self.byte_count) if self.byte_count else None
+
+    @property
+    def described(self) -> dict[str, Value]:
+        """All by which clips can be told apart in groups: ``fields``, and speaker and duration where they are known."""
+        speaker = {"speaker": self.speaker} if self.speaker else {}
+        duration = {} if self.duration is None else {"duration": self.duration}
+        return {**dict(self.fields), **speaker, **duration}
+
+
+def other_fields(entry: Mapping[str, object]) -> tuple[tuple[str, Value], ...]:
+    """``Utterance.fields`` out of a line or a row: everything short that has a value and no place of its own.
+
+    Left out are ``OWN_KEYS``, lists and objects, empty and long values, numbers that are not finite, and half
+    characters, which no file can hold.
+    """
+    others = [key for key in entry if key not in OWN_KEYS]
+    return tuple([pair for key in others if (pair := _field(key, entry[key]))]) if others else ()
+
+
+def _field(key: str, value: object) -> tuple[str, Value] | None:
+    """The pair, or None for what is not kept."""
+    if isinstance(value, str):
+        return _words(key, value) if len(value) <= LONGEST_VALUE else None
+    is_number = isinstance(value, (int, float)) and -1e300 < value < 1e300  # no NaN, no infinity
+    return (sys.intern(key), value) if is_number and _is_short(key) else None
+
+
+@lru_cache(maxsize=4096)
+def _words(key: str, value: str) -> tuple[str, str] | None:
+    """The pair, the same object for all clips that share it: few accents, many clips."""
+    return (key, value) if _is_short(key) and _is_short(value) else None
+
+
+def _is_short(text: str) -> bool:
+    whole = text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+    return len(text) <= LONGEST_VALUE and not text.isspace() and text != "" and whole
 
 
 def clip_key(clip: Utterance) -> str:
@@ -153,6 +199,7 @@ def _utterance(entry: object, folder: Path, origin: str) -> Utterance:
         start_byte=start_byte,
         byte_count=byte_count,
         raw_text=_text(entry, "raw_text") if isinstance(entry.get("raw_text"), str) else "",
+        fields=other_fields(entry),
     )
 
 
@@ -219,7 +266,7 @@ def _line(utterance: Utterance, folder: str) -> str:
     if os.path.commonpath([audio, folder]) == folder:
         audio = os.path.relpath(audio, folder)
         audio = f"./{audio}" if audio.startswith("~") else audio
-    entry: dict[str, str | float] = {"audio_filepath": audio.replace(os.sep, "/")}
+    entry: dict[str, Value] = {"audio_filepath": audio.replace(os.sep, "/")}
     if utterance.duration is not None:
         entry["duration"] = utterance.duration
     entry["text"] = utterance.text
@@ -231,6 +278,7 @@ def _line(utterance: Utterance, folder: str) -> str:
         entry["speaker"] = utterance.speaker
     if utterance.byte_count:
         entry |= {"start_byte": utterance.start_byte, "byte_count": utterance.byte_count}
+    entry |= dict(utterance.fields)
     line = json.dumps(entry, ensure_ascii=False)
     try:
         line.encode("utf-8")

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from data.corpus import PARTS, Corpus, described, part_of
 from data.hashing import stable_hash
 from data.lines import shown
-from data.manifest import Utterance
+from data.manifest import Utterance, other_fields
 from data.sounds import is_sound
 from data.splits import Splits
 
@@ -157,6 +157,7 @@ def _clip(
         start_byte=sound.offset_data,
         byte_count=sound.size,
         raw_text=entry.get("raw_text") or "",
+        fields=entry["fields"],
     )
 
 
@@ -168,7 +169,7 @@ def _sound_and_text(members: dict[str, tarfile.TarInfo]) -> tuple[tarfile.TarInf
 
 
 def _description(member: tarfile.TarInfo, file: object) -> dict:
-    """Text and, from a .json, duration and speaker. Raises ValueError for what is not usable."""
+    """Text and, from a .json, duration, speaker and other fields. Raises ValueError for what is not usable."""
     if member.size > LARGEST_TEXT:
         raise ValueError(f"its text has {member.size} bytes; is that the right member?")
     file.seek(member.offset_data)
@@ -188,4 +189,5 @@ def _description(member: tarfile.TarInfo, file: object) -> dict:
         "duration": float(duration) if known else None,  # else it is measured
         "speaker": entry.get("speaker"),
         "raw_text": raw_text if isinstance(raw_text, str) else "",
+        "fields": other_fields({name: value for name, value in entry.items() if name != key}),
     }

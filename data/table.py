@@ -3,7 +3,8 @@
     path,text,speaker,duration               wav_filename,wav_filesize,transcript         file_name<TAB>sentence
 
 The columns are found by name, in any order and case; ``speaker``, ``duration`` and ``split`` (train, dev, test) are
-used where they are there, all others ignored. ``train.csv``, ``dev.csv`` and ``test.csv`` in a folder are its parts.
+used where they are there, short values of all others (``accent``) stay with the clip. ``train.csv``, ``dev.csv`` and
+``test.csv`` in a folder are its parts.
 
 The surprise: only commas and semicolons come with quotation marks that mean something. At tabs and bars a line is
 simply divided. And in a real csv one lone quotation mark makes a CSV reader swallow the rest of the file as one field,
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from data.corpus import PART_NAMES, PARTS, Corpus, described, is_file, names_in, part_files, part_of, without_repeats
 from data.lines import numbered_lines, shown, unquoted
-from data.manifest import Utterance
+from data.manifest import Utterance, other_fields
 from data.sounds import Sounds, is_sound
 from data.splits import Splits
 
@@ -79,6 +80,12 @@ class _Columns:
     seconds: int
     milliseconds: int
     split: int
+
+    def others(self, fields: Sequence[str]) -> dict[str, str]:
+        """What a row says in columns that have no other use."""
+        used = {self.audio, self.text, self.speaker, self.seconds, self.milliseconds, self.split}
+        places = (place for place, name in enumerate(self.names) if place not in used and name not in (*AUDIO, *TEXT))
+        return {self.names[place]: fields[place].strip() for place in places}
 
 
 def _columns(line: str, delimiter: str) -> _Columns:
@@ -143,7 +150,13 @@ def _rows(path: Path, sounds: Sounds, skipped: list[str]) -> Iterator[tuple[Utte
         if named and split is None:  # to train on what may be a test set would be the worst guess
             skipped.append(f"{origin}: split {shown(named)} is none of {', '.join(PART_NAMES)}; correct it")
             continue
-        yield Utterance(sound, text, _duration(fields, columns), origin=origin, speaker=speaker, whole=True), split
+        others = other_fields(columns.others(fields))
+        yield (
+            Utterance(
+                sound, text, _duration(fields, columns), origin=origin, speaker=speaker, whole=True, fields=others
+            ),
+            split,
+        )
 
 
 def _duration(fields: Sequence[str], columns: _Columns) -> float | None:

@@ -70,7 +70,7 @@ def write_shards(clips: Sequence[Utterance], folder: Path, name: str, shards: in
 
 def _identity(clip: Utterance) -> str:
     """Changes with anything that would be in the shard."""
-    return repr((clip_key(clip), clip.text, clip.raw_text, clip.speaker, clip.duration))
+    return repr((clip_key(clip), clip.text, clip.raw_text, clip.speaker, clip.duration, *clip.fields))
 
 
 def _read_index(path: Path) -> dict[str, str]:
@@ -125,8 +125,9 @@ def _suffix(content: bytes) -> str:
 
 
 def _description(clip: Utterance) -> bytes:
-    entry = {"text": clip.text, "duration": clip.duration, "source": clip.name}
+    entry = {"text": clip.text, "duration": clip.duration, "audio_filepath": clip.name}
     entry |= {key: value for key, value in (("speaker", clip.speaker), ("raw_text", clip.raw_text)) if value}
+    entry |= dict(clip.fields)
     return json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 

@@ -38,15 +38,17 @@ def uniform(low: float, high: float, generator: Generator) -> float:
 
 
 def find_sounds(folder: str | None, setting: str) -> tuple[Path, ...]:
-    """Every sound file in a folder and below it, sorted; hidden ones (``._a.wav`` of a Mac) are none.
+    """Every sound file in a folder and below it, sorted; hidden ones (``._a.wav`` of a Mac) are none. Or one file.
 
     Raises:
         ValueError: without a folder, or for one that holds no sound; it names the setting.
     """
     if not folder:
         raise ValueError(f"{setting} is missing: the folder of sound files to draw from")
+    if Path(folder).is_file() and Path(folder).suffix.lower() in SOUNDS:
+        return (Path(folder),)
     if not Path(folder).is_dir():
-        raise ValueError(f"{setting} {folder}: there is no such folder")
+        raise ValueError(f"{setting} {folder}: there is no such folder, and no sound file ({'/'.join(SOUNDS)}) either")
     below = (path for path in Path(folder).rglob("*") if path.suffix.lower() in SOUNDS)
     found = tuple(sorted(path for path in below if not any(c.startswith(".") for c in path.relative_to(folder).parts)))
     if not found:

@@ -74,6 +74,7 @@ LEVELS = (
         "nemo_config",
         "nemo_export",
         "report",
+        "breakdown",
         "runlog",
         "runstate",
         "slim",

@@ -48,6 +48,15 @@ def test_rows_by_hand_and_counted_skips(tmp_path: Path) -> None:
     assert all(part in message for part, message in zip(expected, splits.skipped, strict=True))
 
 
+@pytest.mark.parametrize("column", ["accent", "accents"])
+def test_what_is_said_of_a_speaker_stays_with_the_clip(tmp_path: Path, column: str) -> None:
+    header = f"client_id\tpath\tsentence\tup_votes\tage\tgender\t{column}\tlocale"
+    rows = "ana\tc1.mp3\tuno\t2\tteens\tother\tandino\tes\nben\tc2.mp3\tdos\t2\t\t\t\tes\nben\tc3.mp3\ttres\t2\n"
+    clips = CommonVoice().read(folder_with(tmp_path, validated=f"{header}\n{rows}")).train
+    full = (("age", "teens"), ("gender", "other"), ("accent", "andino"), ("locale", "es"))
+    assert [clip.fields for clip in clips] == [full, (("locale", "es"),), ()]
+
+
 def test_official_splits_are_taken_as_they_are(tmp_path: Path) -> None:
     tables = {
         name: f"client_id\tpath\tsentence\ns{n}\tc{n}.mp3\tsatz {n}\n"

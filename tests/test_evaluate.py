@@ -4,11 +4,14 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import tones
 import torch
 
 import evaluate
+from data.manifest import Utterance
 from quartznet.checkpoint import save_checkpoint
 from quartznet.config import BlockConfig, ModelConfig
 from quartznet.model import QuartzNet
@@ -46,6 +49,77 @@ def test_references_without_room_are_counted(tmp_path: Path, capsys: pytest.Capt
     assert "1 references have more letters" in output and "train1.wav" in output and "2 utterances" in output
 
 
+def told(folder: Path, said: list[dict]) -> Path:
+    """A corpus whose lines say more of their clips."""
+    manifest = tones.write_corpus(folder, ("abba", "cab dada", "da", "bad cab")[: len(said)])
+    lines = manifest.read_text(encoding="utf-8").splitlines()
+    manifest.write_text("\n".join(json.dumps(json.loads(a) | b) for a, b in zip(lines, said, strict=True)), "utf-8")
+    return manifest
+
+
+def test_tables_by_field(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    said = [{"accent": "andino", "snr": 3}, {"speaker": "ana"}, {"accent": "caribe", "snr": 3}, {"accent": "andino"}]
+    manifest, scores = told(tmp_path, said), tmp_path / "scores.json"
+    arguments = ["--checkpoint", str(checkpoint(tmp_path / "m.pt", lang="es")), "--data", str(manifest)]
+    assert evaluate.main([*arguments, "--json", str(scores), "--by", "accent, duration,snr,speaker"]) == 0
+    output, result = capsys.readouterr().out, json.loads(scores.read_text(encoding="utf-8"))
+    assert {name: [(row["value"], row["clips"]) for row in rows] for name, rows in result["by"].items()} == {
+        "accent": [("andino", 2), ("caribe", 1), ("(none)", 1)],
+        "duration": [("0-2 s", 4)],
+        "snr": [("3", 2), ("(none)", 2)],
+        "speaker": [("ana", 1), ("(none)", 3)],
+    }
+    for rows in result["by"].values():  # the groups make the whole
+        words = sum(row["words"] for row in rows)
+        assert words == result["wer_counts"]["reference_length"] == 6
+        assert sum(row["wer"] * row["words"] for row in rows) / words == pytest.approx(result["wer"])
+    assert "conditions" not in result
+    tables = output[output.index("by accent") :]
+    assert max(map(len, tables.splitlines())) <= 80 and tables.count("\nall ") == 4
+
+
+def test_noise_and_rooms_whatever_the_batches(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    draw = np.random.default_rng(0)
+    for name, samples in (("noise", 20000), ("room", 2000)):
+        sound = 0.1 * draw.standard_normal(samples) * np.exp(-np.arange(samples) / 400 * (name == "room"))
+        soundfile.write(tmp_path / f"{name}.wav", sound.astype(np.float32), 16000)
+    manifest, scores = told(tmp_path / "c", [{}, {}, {}]), tmp_path / "scores.json"
+    arguments = ["--checkpoint", str(checkpoint(tmp_path / "m.pt", lang="es")), "--data", str(manifest)]
+    arguments += ["--noise", str(tmp_path / "noise.wav"), "--rir", str(tmp_path / "room.wav"), "--json", str(scores)]
+    found = []
+    for more in (["--by", "snr"], ["--batch-seconds", "2"], ["--batch-seconds", "2", "--seed", "1", "--snr", "0,-20"]):
+        assert evaluate.main([*arguments, *more]) == 0
+        found.append(json.loads(scores.read_text(encoding="utf-8"))["conditions"])
+    output = capsys.readouterr().out
+    assert found[0] == found[1]
+    labels = ["clean", "room", *(f"room, {ratio} dB" for ratio in (20, 10, 5, 0))]
+    assert [row["value"] for row in found[0]] == labels and {row["clips"] for row in found[0]} == {3}
+    assert [row["value"] for row in found[2]] == ["clean", "room", "room, 0 dB", "room, -20 dB"]
+    assert found[0][0]["rise"] == 0.0 and found[0][0]["wer"] == found[2][0]["wer"]
+    assert output.count("3 clips each") == 3 and "by snr" not in output
+
+
+def test_a_clip_that_takes_no_noise_is_in_no_row(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    manifest = told(tmp_path, [{}, {}, {}])
+    soundfile.write(tmp_path / "train1.wav", np.zeros(9000, dtype=np.float32), 16000)
+    arguments = ["--checkpoint", str(checkpoint(tmp_path / "m.pt", lang="es")), "--data", str(manifest)]
+    assert evaluate.main([*arguments, "--noise", str(tmp_path / "train0.wav"), "--snr", "5"]) == 0
+    output = capsys.readouterr().out
+    assert "3 utterances" in output and "\n2 clips each" in output
+    assert "1 clips are left out of the next table; the first: " in output and "train.jsonl:2: no noise can" in output
+    soundfile.write(tmp_path / "silence.wav", np.zeros(9000, dtype=np.float32), 16000)
+    assert evaluate.main([*arguments, "--noise", str(tmp_path / "silence.wav"), "--snr", "5"]) == 2
+    assert "no clip could be evaluated in every condition; the first problem: " in capsys.readouterr().err
+
+
+def test_cuts_that_begin_together_are_told_apart(tmp_path: Path) -> None:
+    rows = [evaluate.Transcript("a.wav", text, "ab", 1.0) for text in ("ab", "ba", "ab")]
+    said = [("short", "ab"), ("long", "ba"), ("longer", "ab")]
+    clips = [Utterance(Path("a.wav"), text, 1.0, fields=(("cut", name),)) for name, text in said]
+    scores = list(evaluate.scored(clips, rows).values())
+    assert [(clip.said["cut"], clip.words.errors) for clip in scores] == [("short", 0), ("long", 1), ("longer", 0)]
+
+
 def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def interrupted(path: str) -> None:
         raise KeyboardInterrupt
@@ -74,6 +148,19 @@ def test_data_in_another_alphabet_is_an_error_and_no_score(tmp_path: Path, capsy
         (["--checkpoint", "m.pt", "--data", "x", "--json", "no/a.json"], "there is no folder no; make it first"),
         (["--checkpoint", "m.pt", "--data", "x", "--sbow", "3"], "unknown option --sbow; did you mean --show"),
         (["--checkpoint", "m.pt", "--data", "broken.jsonl", "--lang", "es"], "no clip of broken.jsonl"),
+        (["--checkpoint", "m.pt", "--data", "x", "--snr", "5"], "--snr says how loud the noise is, and there is none"),
+        (["--checkpoint", "m.pt", "--data", "x", "--noise", ".", "--snr", "5;0"], "invalid ratios value: '5;0'"),
+        (["--checkpoint", "m.pt", "--data", "x", "--noise", ".", "--snr", "500"], "--snr needs ratios of -50 to 150"),
+        (["--checkpoint", "m.pt", "--data", "x", "--noise", "no"], "--noise no: there is no such folder"),
+        (["--checkpoint", "m.pt", "--data", "x", "--rir", "no"], "--rir no: there is no such folder"),
+        (
+            ["--checkpoint", "m.pt", "--data", "train.jsonl", "--lang", "es", "--by", "duration,age"],
+            "--by age: no clip has such a field; choose among duration",
+        ),
+        (
+            ["--checkpoint", "m.pt", "--data", "train.jsonl", "--lang", "es", "--by", "snr", "--rir", "."],
+            "--by snr: no clip has such a field; give --noise FOLDER to have noise mixed in, or choose among duration",
+        ),
     ],
 )
 def test_mistakes_get_one_line(

@@ -23,7 +23,7 @@ def written(folder: Path, content: str | bytes) -> Path:
 def test_a_line_by_hand(tmp_path: Path) -> None:
     line = {"audio_filepath": "c/a.wav", "duration": 2, "text": "¿qué?", "offset": 0.5, "speaker": 7, "lang": "es"}
     path = written(tmp_path, json.dumps(line))
-    expected = Utterance(tmp_path / "c/a.wav", "¿qué?", 2.0, 0.5, f"{path}:1", "7")
+    expected = Utterance(tmp_path / "c/a.wav", "¿qué?", 2.0, 0.5, f"{path}:1", "7", fields=(("lang", "es"),))
     assert read_manifest(path) == [expected]
     assert expected.name == f"{tmp_path / 'c/a.wav'}@0.5s"
 
@@ -136,6 +136,7 @@ def test_write_then_read_gives_the_same(tmp_path: Path) -> None:
             speaker=draw.choice(["", "ana"]),
             start_byte=512,
             byte_count=draw.choice([7, 2**40]),
+            fields=draw.choice([(), (("accent", "andino ñ"), ("snr", 12.5), ("votes", 1), ("native", True))]),
         )
         for _ in range(50)
     ]
@@ -143,6 +144,19 @@ def test_write_then_read_gives_the_same(tmp_path: Path) -> None:
     write_manifest(path, clips)
     again = read_manifest(path)
     assert [replace(clip, origin="") for clip in again] == clips
+
+
+def test_fields_are_what_is_short_and_has_no_place_of_its_own(tmp_path: Path) -> None:
+    kept = {"accent": "andino", "snr": -2.5, "votes": 1, "native": False, "ñ": "é"}
+    lost = {"list": [1], "none": None, "empty": " ", "long": "x" * 101, "nan": float("nan"), "most": 10**400, "": "x"}
+    own = {"duration": 2.0, "speaker": "ana", "raw_text": "¡Hola!", "audio_filename": "b.wav"}
+    entry = {**json.loads(GOOD), **lost, **own, **kept}
+    halves = r', "half": "\ud800", "\ud800": 1}'
+    [clip] = read_manifest(written(tmp_path, json.dumps(entry)[:-1] + halves))
+    assert dict(clip.fields) == kept
+    assert [type(value) for _, value in clip.fields] == [type(value) for value in kept.values()]
+    assert clip.described == {**kept, "speaker": "ana", "duration": 2.0}
+    assert Utterance(Path("a.wav"), "x", None).described == {}
 
 
 def test_clips_of_one_shard_have_names_and_spans_of_their_own(tmp_path: Path) -> None:

@@ -113,6 +113,17 @@ def test_official_and_ratio_and_other(tmp_path: Path) -> None:
     assert names(tmp_path / "c", "train")[-1] == "o1.wav"
 
 
+def test_what_is_said_of_a_clip_stays_with_it(tmp_path: Path) -> None:
+    manifest = write_corpus_of_tones(tmp_path / "in", ("abba", "cab dada", "bad cab"))
+    lines = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    told = [line | {"accent": "andino", "snr": number + 0.5} for number, line in enumerate(lines)]
+    manifest.write_text("\n".join(map(json.dumps, told)), encoding="utf-8")
+    prepare(manifest, tmp_path / "out", "es", jobs=0, share=0.3)
+    clips = [clip for part in ("train", "dev", "test") for clip in read_manifest(tmp_path / "out" / f"{part}.jsonl")]
+    found = {clip.audio_path.name: dict(clip.fields) for clip in clips}
+    assert found == {f"train{number}.wav": {"accent": "andino", "snr": number + 0.5} for number in range(3)}
+
+
 @pytest.mark.parametrize("how", ["official", "smart"])
 def test_no_official_parts(how: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     corpus = write_corpus(tmp_path / "cv", {"validated": [(f"{n}.wav", "x", f"frase {'abc'[n]}") for n in range(3)]})

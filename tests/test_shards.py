@@ -77,6 +77,15 @@ def test_every_clip_comes_back_once_with_its_sound(clips: list[Utterance], tmp_p
     assert sorted(clip.duration for clip in found) == sorted(clip.duration for clip in clips)
 
 
+def test_fields_travel_with_their_clips(clips: list[Utterance], tmp_path: Path) -> None:
+    said = (("accent", "andino"), ("source", "tv"))
+    told = [replace(clip, fields=(*said, ("number", n))) for n, clip in enumerate(clips)]
+    found = write_shards(told, tmp_path / "shards", "train", 2)
+    assert {clip.text: clip.fields for clip in found} == {clip.text: clip.fields for clip in told}
+    write_shards(clips, tmp_path / "shards", "train", 2)  # the same sounds with less said of them: other shards
+    assert all(clip.fields == () for clip in read_corpus(tmp_path / "shards").train)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset leaves its files open
 def test_the_library_reads_what_it_wrote_for_us(clips: list[Utterance], tmp_path: Path) -> None:
     found = write_shards(clips, tmp_path / "shards", "train", 2)

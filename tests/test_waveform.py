@@ -184,6 +184,10 @@ def test_folders_are_looked_at_before_training(tmp_path: Path, sounds: str) -> N
 
 def test_find_sounds(sounds: str) -> None:
     assert [path.name for path in find_sounds(sounds, "x")] == ["a.wav", "b.flac"]
+    assert find_sounds(f"{sounds}/a.wav", "x") == (Path(sounds) / "a.wav",)
+    (Path(sounds) / "list.txt").touch()
+    with pytest.raises(ValueError, match=r"x .*list.txt: there is no such folder, and no sound file \(.wav.*\) either"):
+        find_sounds(f"{sounds}/list.txt", "x")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
