@@ -22,7 +22,7 @@ import resource
 import sys
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -47,6 +47,7 @@ from quartznet.config import AugmentSettings, TrainSettings
 from quartznet.distributed import choose_device
 from quartznet.finetune import Tuning, parameter_groups
 from quartznet.initial import build_model, read_base
+from quartznet.interpolate import measure_batch_norm
 from quartznet.model import QuartzNet
 from quartznet.optim import build_optimizer
 from quartznet.options import read_options
@@ -65,6 +66,12 @@ def sample(clips: Sequence[Utterance], count: int) -> list[Utterance]:
     medium = [clip for clip in clips if 1.5 <= clip.duration <= 8.0]
     chosen = medium if len(medium) >= count else list(clips)
     return chosen[:: max(1, len(chosen) // count)][:count]
+
+
+def shortest(clips: Sequence[Utterance], count: int) -> list[Utterance]:
+    """The ``count`` shortest clips of at least a second, because what is learnt by heart should be learnt fast."""
+    long_enough = [clip for clip in clips if clip.duration >= 1.0]
+    return sorted(long_enough or clips, key=lambda clip: clip.duration)[:count]
 
 
 def read_signals(clips: Sequence[Utterance], sample_rate: int) -> list[Tensor]:
@@ -160,11 +167,12 @@ def learn(
     return losses, (time.perf_counter() - began) / len(losses)
 
 
-def check_learning(settings: TrainSettings, make_model, batch: Batch) -> tuple[Finding, float]:
+def check_learning(settings: TrainSettings, make_model: Callable[[], QuartzNet], batch: Batch) -> tuple[Finding, float]:
     """Learns a few clips by heart; where that fails, once more at a hundredth of the rate."""
     lr, model = settings.optim.lr, make_model()
     batch = batch.to(model.device)
     curve, seconds = learn(model, batch, settings, lr, SECONDS, 120)
+    measure_batch_norm(model, [batch])  # its running statistics are steps behind the weights
     rows, _ = recognise(model, [batch])
     wer = summarise(rows).wer
     slower: list[float] = []
@@ -220,8 +228,8 @@ def examine(settings: TrainSettings) -> list[Finding]:
     if base is not None:
         findings.append(report(check_front_end(model.cpu().eval(), signals)))
         findings += [report(finding) for finding in check_speech(model.eval(), clips, signals)]
-    rate, shortest = model.config.features.sample_rate, model.front_end.shortest
-    [batch] = evaluation_loader(sample(clips, BY_HEART), model.alphabet, rate, 1e9, shortest=shortest)
+    rate, fewest = model.config.features.sample_rate, model.front_end.shortest
+    [batch] = evaluation_loader(shortest(train, BY_HEART), model.alphabet, rate, 1e9, shortest=fewest)
     learning, seconds = check_learning(settings, make_model, batch)
     findings.append(report(learning))
     findings.append(report(check_cost(settings, train, seconds, device)))

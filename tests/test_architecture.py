@@ -91,6 +91,7 @@ TOP = {
     "quartznet.options": ("quartznet",),
     "quartznet.old_speech": ("quartznet", "data"),
     "quartznet.interpolate": ("quartznet", "data"),
+    "quartznet.doctor": ("quartznet", "data"),
 }
 
 # The public ``model.transcribe(paths)`` lives far above the model, so it is imported inside that method only; and the
