@@ -4,7 +4,8 @@
     python train.py --from-scratch --lang es --preset 5x5                   # without --data: the embedded default
     torchrun --nproc_per_node=4 train.py --init nemo_en.nemo --lang es ...  # several GPUs
 
-The same command run again continues where the run stopped. ``--help`` lists every setting.
+The same command run again continues where the run stopped. ``--help`` lists every setting; ``--find-lr`` does not train
+but tests which ``--optim.lr`` is good.
 
 The surprise: with ``--init`` the architecture *and* the front end come from the checkpoint, and so do the rows of the
 output layer that fit the new letters (``quartznet.head``); ``--preset`` then has no say.
@@ -32,6 +33,7 @@ from quartznet.audit import audit
 from quartznet.checkpoint import is_checkpoint
 from quartznet.config import ModelConfig, TrainSettings, preset_blocks
 from quartznet.engine import Task, choose_precision, fit
+from quartznet.find_lr import curve_table, find_rate
 from quartznet.head import plan_head, transfer_head
 from quartznet.model import QuartzNet
 from quartznet.nemo import read_nemo
@@ -57,6 +59,7 @@ def read_settings(arguments: Sequence[str] | None) -> TrainSettings:
     )
     parser.add_argument("--config", metavar="FILE.yaml", help="settings of another run; options here have priority")
     parser.add_argument("--from-scratch", action="store_true", help="random weights in place of --init")
+    parser.add_argument("--find-lr", action="store_true", help="no training: test which --optim.lr is good, draw it")
     commandline.add_settings(parser, TrainSettings, SHORT_NAMES)
     options = commandline.parse(parser, arguments)
     mapping = commandline.chosen_settings(options, options.config)
@@ -288,8 +291,8 @@ def print_results(state: TrainState, clips: Clips, settings: TrainSettings, devi
     print(f"to NeMo     python -m quartznet.nemo export {out} {out.name}.nemo")
 
 
-def train(settings: TrainSettings) -> int:
-    """One whole run; returns the exit status."""
+def train(settings: TrainSettings, find_lr: bool = False) -> int:
+    """One whole run, or with ``find_lr`` a range test of the learning rate; returns the exit status."""
     device = distributed.choose_device(settings.device)
     out = Path(settings.out)
     with distributed.processes(device):
@@ -307,6 +310,9 @@ def train(settings: TrainSettings) -> int:
         report_skipped(clips.skipped, out)
         loader, task = assemble(model, clips, settings, device)
         print_plan(model, clips, settings, len(loader), device)
+        if find_lr:
+            print(curve_table(find_rate(model, loader, settings, task, out), settings.optim.lr))
+            return 0
         state, signal = fit(model, loader, settings, task, out)
         is_main = distributed.is_main()
     if signal is not None:
@@ -323,7 +329,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 something to correct (one line on stderr), 128 + n stopped by signal n."""
     try:
         with commandline.messages_on_screen():
-            return train(read_settings(arguments))
+            words = sys.argv[1:] if arguments is None else arguments
+            return train(read_settings(words), find_lr="--find-lr" in words)
     except torch.OutOfMemoryError:
         print(
             "error: the GPU's memory is full; lower --data.batch_seconds and raise --optim.accumulate", file=sys.stderr

@@ -1,5 +1,6 @@
 """The range test: toy problems whose best rate is known, a caller whose model stays as it was, and a whole run."""
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import test_engine
+import tones
 import torch
 from test_engine import ToyBatch, ToyModel, loader_of, settings_for, task_for
 from torch import Tensor, nn
 
+import train
 from quartznet import distributed, find_lr
 from quartznet.config import OptimSettings, TrainSettings
 from quartznet.engine import Task
@@ -175,6 +178,7 @@ def test_the_callers_model_and_generators_stay_as_they_were(precision: str, tmp_
     assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
     assert curves[0] == curves[1]  # dropout, noise and batches are drawn anew from the seed
     torch.randn(3)
+    assert find_rate(model, loader_of(), settings, task_for(model), tmp_path) == curves[0]
     other = find_rate(model, loader_of(), replace(settings, seed=1), task_for(model), tmp_path)
     assert other.losses != curves[0].losses
 
@@ -306,3 +310,22 @@ def test_odd_curves_have_a_picture_too(losses: list[float], tmp_path: Path) -> N
     assert max(map(len, text.splitlines())) <= 80 and "*" in text
     assert ("no advice: " in text) == (curve.advice.suggestion is None)
     draw_curve(curve, 0.01, tmp_path / "curve.png")
+
+
+def test_train_finds_a_rate_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    from test_train import english
+
+    init, manifest, out = english(tmp_path / "en.pt"), tones.write_corpus(tmp_path), tmp_path / "run"
+    arguments = ["--init", str(init), "--lang", "es", "--train", str(manifest), "--dev", str(manifest)]
+    arguments += ["--device", "cpu", "--data.workers", "0", "--out", str(out), "--optim.lr", "0.002"]
+    assert train.main([*arguments, "--find-lr"]) == 0
+    printed = capsys.readouterr().out
+    found = json.loads((out / "find_lr.json").read_text(encoding="utf-8"))
+    assert f"try --optim.lr {found['advice']['suggestion']:g} (a tenth of" in " ".join(printed.split())
+    assert len(found["rates"]) == len(found["losses"]) == len(found["smoothed"]) > 50
+    assert found["rates"][0] == pytest.approx(2e-6)
+    lines = printed[printed.index("step  10 of 100") :].splitlines()
+    assert lines[9].startswith("step 100 of 100") and lines[10].startswith(f"curve: {out / 'find_lr.png'}")
+    assert max(map(len, lines[:10] + lines[11:])) <= 80
+    assert {path.name for path in out.iterdir()} == {"find_lr.json", "find_lr.png", "skipped.txt"}
+    assert train.main([*arguments, "--find-lr", "--optim.lr", "0"]) == 2
