@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import train
 from quartznet import distributed, find_lr
 from quartznet.config import OptimSettings, TrainSettings
+from quartznet.engine import Task
 from quartznet.find_lr import (
     STEPS,
     RateCurve,
@@ -27,7 +28,6 @@ from quartznet.find_lr import (
     rates_to_try,
     steepest_step,
 )
-from quartznet.task import Task
 
 
 class Point(nn.Module):
@@ -178,6 +178,7 @@ def test_the_callers_model_and_generators_stay_as_they_were(precision: str, tmp_
     assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
     assert curves[0] == curves[1]  # dropout, noise and batches are drawn anew from the seed
     torch.randn(3)
+    assert find_rate(model, loader_of(), settings, task_for(model), tmp_path) == curves[0]
     other = find_rate(model, loader_of(), replace(settings, seed=1), task_for(model), tmp_path)
     assert other.losses != curves[0].losses
 
@@ -193,9 +194,9 @@ def test_the_run_after_the_test_is_the_run_without_it(tmp_path: Path) -> None:
 
 def test_a_frozen_encoder_is_frozen_in_the_copy_too(tmp_path: Path) -> None:
     model = ToyModel()
-    settings, task = settings_for(), replace(task_for(model), tuning=test_engine.FrozenFirst())
-    training = find_lr.throw_away_training(model, settings, task)
-    find_lr.range_test(training, loader_of(), settings, task)
+    settings = settings_for(freeze_encoder=1)
+    training = find_lr.throw_away_training(model, settings, task_for(model))
+    find_lr.range_test(training, loader_of(), settings, task_for(model))
     for name, parameter in training.model.named_parameters():
         assert torch.equal(parameter, model.get_parameter(name)) == name.startswith("encoder"), name
     assert not torch.equal(training.model.encoder[1].running_mean, model.encoder[1].running_mean)
@@ -206,7 +207,7 @@ def test_groups_with_a_share_of_the_rate_keep_it(tmp_path: Path, monkeypatch: py
     training = find_lr.throw_away_training(model, settings, task_for(model))
     [whole] = training.optimizer.param_groups
     training.optimizer.param_groups = [
-        {**whole, "params": [parameter], "scale": share}
+        {**whole, "params": [parameter], "lr": share * settings.optim.lr}
         for parameter, share in zip(whole["params"], (0.0, *[1.0] * 5), strict=True)
     ]
     first = whole["params"][0].clone()
@@ -324,7 +325,7 @@ def test_train_finds_a_rate_end_to_end(tmp_path: Path, capsys: pytest.CaptureFix
     assert len(found["rates"]) == len(found["losses"]) == len(found["smoothed"]) > 50
     assert found["rates"][0] == pytest.approx(2e-6)
     lines = printed[printed.index("step  10 of 100") :].splitlines()
-    lines = [line for line in lines if str(tmp_path) not in line]  # a path may be as long as it likes
-    assert max(map(len, lines)) <= 80 and lines[9].startswith("step 100 of 100")
+    assert lines[9].startswith("step 100 of 100") and lines[10].startswith(f"curve: {out / 'find_lr.png'}")
+    assert max(map(len, lines[:10] + lines[11:])) <= 80
     assert {path.name for path in out.iterdir()} == {"find_lr.json", "find_lr.png", "skipped.txt"}
     assert train.main([*arguments, "--find-lr", "--optim.lr", "0"]) == 2

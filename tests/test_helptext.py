@@ -140,5 +140,5 @@ def test_help_of_the_commands(command: object, capsys: pytest.CaptureFixture) ->
     assert [listed.count(name) for name in {*listed}] == [1] * len({*listed})
     for title in ("What to learn, and where from:", "The corpus, and how it becomes batches:", "The optimiser:"):
         assert f"\n\n{title}\n  --" in text
-    assert re.search(r"--optim.lr X +the highest rate; .*\n.*\[0.001\]", text)
+    assert re.search(r"--optim.lr X +the highest rate; [^[]*\[0.001\]", text)
     assert re.search(r"--freeze-encoder N +epochs in which", text) and "freeze_encoder" not in text
