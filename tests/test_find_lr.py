@@ -16,7 +16,6 @@ from torch import Tensor, nn
 import train
 from quartznet import distributed, find_lr
 from quartznet.config import OptimSettings, TrainSettings
-from quartznet.engine import Task
 from quartznet.find_lr import (
     STEPS,
     RateCurve,
@@ -28,6 +27,7 @@ from quartznet.find_lr import (
     rates_to_try,
     steepest_step,
 )
+from quartznet.task import Task
 
 
 class Point(nn.Module):
@@ -194,9 +194,9 @@ def test_the_run_after_the_test_is_the_run_without_it(tmp_path: Path) -> None:
 
 def test_a_frozen_encoder_is_frozen_in_the_copy_too(tmp_path: Path) -> None:
     model = ToyModel()
-    settings = settings_for(freeze_encoder=1)
-    training = find_lr.throw_away_training(model, settings, task_for(model))
-    find_lr.range_test(training, loader_of(), settings, task_for(model))
+    settings, task = settings_for(), replace(task_for(model), tuning=test_engine.FrozenFirst())
+    training = find_lr.throw_away_training(model, settings, task)
+    find_lr.range_test(training, loader_of(), settings, task)
     for name, parameter in training.model.named_parameters():
         assert torch.equal(parameter, model.get_parameter(name)) == name.startswith("encoder"), name
     assert not torch.equal(training.model.encoder[1].running_mean, model.encoder[1].running_mean)
@@ -207,7 +207,7 @@ def test_groups_with_a_share_of_the_rate_keep_it(tmp_path: Path, monkeypatch: py
     training = find_lr.throw_away_training(model, settings, task_for(model))
     [whole] = training.optimizer.param_groups
     training.optimizer.param_groups = [
-        {**whole, "params": [parameter], "lr": share * settings.optim.lr}
+        {**whole, "params": [parameter], "scale": share}
         for parameter, share in zip(whole["params"], (0.0, *[1.0] * 5), strict=True)
     ]
     first = whole["params"][0].clone()
