@@ -26,6 +26,8 @@ from data.replay import Mixture
 from data.synthetic import default_folder
 from quartznet import commandline, distributed, load_model
 from quartznet.adapter import save_adapter
+from quartznet.audio import read_audio
+from quartznet.checkup import check_front_end
 from quartznet.config import TrainSettings
 from quartznet.engine import choose_precision, fit
 from quartznet.find_lr import curve_table, find_rate
@@ -108,6 +110,21 @@ def identity(model: QuartzNet, settings: TrainSettings, base: Base | None) -> di
     return entries
 
 
+def suspicion(model: QuartzNet, clips: Clips) -> str:
+    """What seems wrong with the features of the dev clips, as the checkpoint remembers its own; said at once."""
+    chosen = [clip for clip in clips.dev if 0.5 <= clip.duration <= 10.0][:12]
+    try:
+        rate = model.config.features.sample_rate
+        signals = [read_audio(clip.audio_path, rate, clip.offset, clip.duration, clip.span) for clip in chosen]
+    except (OSError, ValueError):  # the evaluation will name the clip
+        return ""
+    finding = check_front_end(model.eval(), signals) if signals else None
+    if finding is None or finding.level == "ok":
+        return ""
+    logging.warning("%s; python -m quartznet.doctor looks closer", finding.text)
+    return finding.text
+
+
 def assemble(
     model: QuartzNet, clips: Clips, settings: TrainSettings, device: torch.device, base: Base | None, tuning: Tuning
 ) -> tuple[DataLoader, Task]:
@@ -134,6 +151,7 @@ def assemble(
         seconds=lambda batch: batch.seconds(sample_rate),
         identity=identity(model, settings, base),
         tuning=tuning,
+        suspicion=suspicion(model, clips) if base is not None and distributed.is_main() else "",
         watch=watcher(watched_sets(model, settings, base)) if settings.keep.watch else None,
     )
     return loader, task

@@ -139,6 +139,9 @@ def advance(state: TrainState, batches: int, epoch_batches: int, report: StepRep
         state.epoch, state.batch = state.epoch + 1, 0
     state.seconds = seconds
     state.audio_seconds += report.audio_seconds
+    if not report.problem:
+        state.period_loss += report.loss_sum
+        state.period_utterances += report.utterances
 
 
 def too_many_failures(state: TrainState, limit: float) -> bool:

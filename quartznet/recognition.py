@@ -100,7 +100,9 @@ def summarise(rows: Sequence[Transcript], examples: int = 5) -> DevResult:
     rows = sorted(rows, key=lambda row: row.name)
     pairs = [(row.reference, row.hypothesis) for row in rows]
     wer, cer = (total(error_counts(*zip(*pairs, strict=True), unit)).rate for unit in ("word", "character"))
-    return DevResult(mean_loss(rows), wer, cer, pairs[:examples])
+    empty, impossible = ([not row.hypothesis for row in rows], [math.isinf(row.loss) for row in rows])
+    shares = (sum(found) / max(1, len(rows)) for found in (empty, impossible))
+    return DevResult(mean_loss(rows), wer, cer, pairs[:examples], *shares)
 
 
 def evaluator(batches: Iterable[Batch]) -> Callable[[QuartzNet, Callable[[], bool]], DevResult | None]:

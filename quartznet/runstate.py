@@ -42,6 +42,8 @@ class TrainState:
     seconds: float = 0.0  # by the clock, evaluations counted
     audio_seconds: float = 0.0  # heard so far, a clip once in every epoch
     batches_per_epoch: int = 0
+    period_loss: float = 0.0  # summed over utterances since the last evaluation
+    period_utterances: float = 0.0
     best: list[list] = field(default_factory=list)  # [wer, step, file name], best first
     history: list[dict] = field(default_factory=list)  # the evaluations, as in metrics.jsonl
     watched: list[dict] = field(default_factory=list)  # {"step", "scores": {name: [wer, cer]}} (quartznet/watch.py)

@@ -11,6 +11,7 @@ import torch
 
 from quartznet import distributed
 from quartznet.config import TrainSettings
+from quartznet.diagnosis import named_cause
 from quartznet.interrupt import Interrupt
 from quartznet.runlog import RunLog
 from quartznet.runstate import Training, TrainState, keep_best
@@ -58,8 +59,13 @@ def evaluate(
             return
         state.evaluation_due = False
         log.clips_left_out(result.skipped)
+        train_loss = state.period_loss / state.period_utterances if state.period_utterances else None
+        state.period_loss = state.period_utterances = 0.0
         record = {"step": state.step, "epoch": state.epoch, "loss": result.loss, "wer": result.wer, "cer": result.cer}
-        state.history.append({**record, "seconds": state.seconds})
+        state.history.append({**record, "train_loss": train_loss, "seconds": state.seconds})
         log.dev(state.history[-1], result.examples)
+        cause = named_cause(state.history, result.empty, result.impossible, state.skipped_steps, task.suspicion)
+        if cause:
+            log.say(f"WER {100 * result.wer:.0f} %: {cause}")
         note_watched(state, watched, log)
         keep_best(training, task.identity, out, result.wer, settings.keep_best)

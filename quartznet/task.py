@@ -18,6 +18,8 @@ class DevResult:
     wer: float
     cer: float
     examples: list[tuple[str, str]]  # a few (reference, hypothesis) pairs
+    empty: float = 0.0  # share of the clips with an empty hypothesis
+    impossible: float = 0.0  # share of the clips whose text needs more frames than there are
     skipped: list[str] = field(default_factory=list)  # one message for each clip of this rank that failed to load
 
 
@@ -30,6 +32,7 @@ class Task:
     seconds: Callable[[TrainBatch], float]  # audio in a batch
     identity: dict  # "model_config", "lang": goes into every checkpoint
     tuning: Tuning | None = None  # which weights learn; None: all, always
+    suspicion: str = ""  # what is wrong with the features, if that was found before training
     watch: Callable[[nn.Module, Callable[[], bool]], dict | None] | None = None  # other sets: name -> (wer, cer)
 
 

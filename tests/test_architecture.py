@@ -45,6 +45,7 @@ LEVELS = (
         "metrics",
         "schedules",
         "interrupt",
+        "diagnosis",
         "commandline",
         "helptext",
     ),
