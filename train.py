@@ -19,10 +19,11 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from data.clips import Clips, choose_language, prepare, read_data, with_replay
+from data.clips import Clips, choose_language, measured, prepare, read_data, with_replay
 from data.loaders import evaluation_loader, training_loader
 from data.manifest import Utterance
 from data.replay import Mixture
+from data.splits import Splits
 from data.synthetic import default_folder
 from quartznet import commandline, distributed, load_model
 from quartznet.adapter import save_adapter
@@ -36,8 +37,9 @@ from quartznet.initial import Base, build_model, read_base
 from quartznet.model import QuartzNet
 from quartznet.old_speech import old_language, remember, watched_sets
 from quartznet.options import Options, read_options
+from quartznet.recipes import Situation, as_mapping, choose, save_recipe, table
 from quartznet.recognition import evaluator, recognise, recognition_loss, summarise
-from quartznet.runstate import TrainState
+from quartznet.runstate import TrainState, flatten
 from quartznet.settings import to_dict
 from quartznet.task import Task
 from quartznet.watch import forgetting_table, watcher
@@ -125,6 +127,23 @@ def suspicion(model: QuartzNet, clips: Clips) -> str:
     return finding.text
 
 
+def follow_recipe(options: Options, splits: Splits, device: torch.device) -> TrainSettings:
+    """Settings by hours of speech below those that were chosen; printed with their reasons and saved."""
+    asked, seconds = options.settings(), [clip.duration for clip in splits.train]
+    is_open = "batch_seconds" not in options.chosen.get("data", {})
+    batch = None if is_open else asked.data.batch_seconds * asked.optim.accumulate
+    longest = min(max(seconds, default=0.0), asked.data.max_duration)
+    situation = Situation(
+        sum(seconds) / 3600, longest, asked.init is not None, device.type, distributed.world_size(), batch
+    )
+    choices = choose(options.recipe, situation)
+    settings = options.settings(as_mapping(choices))
+    logging.info("%s", table(options.recipe, situation, choices, list(flatten(options.chosen))))
+    if distributed.is_main():
+        save_recipe(Path(settings.out) / "recipe.yaml", to_dict(settings), choices)
+    return settings
+
+
 def assemble(
     model: QuartzNet, clips: Clips, settings: TrainSettings, device: torch.device, base: Base | None, tuning: Tuning
 ) -> tuple[DataLoader, Task]:
@@ -206,6 +225,9 @@ def train(options: Options) -> int:
         with distributed.main_first():  # an archive is unpacked, or the embedded default made, once
             splits = read_data(settings)
         logging.info("%s", splits.description)
+        if options.recipe:
+            splits = measured(splits)
+            settings = follow_recipe(options, splits, device)
         language = choose_language(splits, settings)
         base = read_base(settings.init) if settings.init else None
         labels = language.labels

@@ -9,7 +9,7 @@ the caller writes all of them into the run folder.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from data.dataset import normalised, usable
 from data.manifest import Utterance, read_manifest
@@ -56,6 +56,12 @@ def choose_language(splits: Splits, settings: TrainSettings) -> Language:
     if not settings.allow_char_loss:
         report.check()
     return language
+
+
+def measured(splits: Splits) -> Splits:
+    """The splits with durations for all training clips; those that cannot be measured are left out and named."""
+    train, problems = fill_durations(splits.train)
+    return replace(splits, train=train, skipped=[*splits.skipped, *problems])
 
 
 @dataclass(frozen=True)

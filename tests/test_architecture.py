@@ -79,6 +79,7 @@ LEVELS = (
         "runlog",
         "runstate",
         "slim",
+        "recipes",
     ),
     ("engine", "find_lr", "step", "task", "scoring", "transcribe", "recognition", "keep", "watch", "checkup"),
 )

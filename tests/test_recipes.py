@@ -1,0 +1,102 @@
+"""quartznet.recipes: valid settings for every situation, reasons that are printed, and a file that repeats the run."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tones
+import yaml
+from test_train import SCRATCH, english, read_settings
+
+import train
+from quartznet.checkpoint import load_checkpoint
+from quartznet.config import TrainSettings
+from quartznet.recipes import Situation, as_mapping, choose, save_recipe, size_of, table
+from quartznet.settings import from_dict, load_yaml, to_dict
+
+SPANISH = Situation(hours=0.46, longest=16.0, has_init=True, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "hours, name",
+    [(0.1, "minutes"), (0.99, "minutes"), (1.0, "hours"), (10.0, "tens"), (99.0, "tens"), (500, "hundreds")],
+)
+def test_the_size_by_hours(hours: float, name: str) -> None:
+    assert size_of(hours) == name
+
+
+@pytest.mark.parametrize("has_init", [True, False])
+@pytest.mark.parametrize("device, processes", [("cpu", 1), ("cuda", 1), ("cuda", 8)])
+@pytest.mark.parametrize("hours", [0.01, 0.5, 5.0, 50.0, 900.0])
+def test_every_recipe_is_valid_and_fits_the_screen(hours: float, device: str, processes: int, has_init: bool) -> None:
+    situation = Situation(hours, 16.0, has_init, device, processes)
+    choices = choose("auto", situation)
+    settings = from_dict(TrainSettings, as_mapping(choices))
+    assert settings.data.batch_seconds >= 16.0 or hours < 0.1
+    names = [choice.name for choice in choices]
+    assert len(names) == len(set(names)) and all(choice.reason for choice in choices)
+    printed = table("auto", situation, choices, [])
+    assert max(map(len, printed.splitlines())) <= 80 and all(f"  {name} " in printed for name in names)
+    assert settings.optim.name == ("adamw" if has_init and hours < 10 else "novograd")
+
+
+def test_the_rate_follows_the_batch_that_was_given() -> None:
+    def rate(batch: float | None) -> float:
+        return dict((c.name, c.value) for c in choose("minutes", replace(SPANISH, batch_seconds=batch)))["optim.lr"]
+
+    assert rate(None) == rate(40.0) == 5e-4 and rate(160.0) == 1e-3 and rate(10.0) == 2.5e-4
+    given = [choice.name for choice in choose("minutes", replace(SPANISH, batch_seconds=20.0))]
+    assert "data.batch_seconds" not in given
+
+
+def test_few_minutes_get_steps_not_epochs() -> None:
+    def steps(hours: float) -> float:
+        mapping = as_mapping(choose("minutes", replace(SPANISH, hours=hours)))
+        return mapping["epochs"] * hours * 3600 / mapping["data"]["batch_seconds"]
+
+    assert steps(0.17) == pytest.approx(1200, rel=0.1) and steps(0.46) == pytest.approx(1200, rel=0.1)
+
+
+def test_what_was_chosen_stays_and_is_said() -> None:
+    choices = choose("auto", SPANISH)
+    printed = table("auto", SPANISH, choices, ["optim.lr", "lang", "epochs"])
+    assert printed.startswith("recipe minutes: 0.46 h of speech") and "as you said: optim.lr, epochs" in printed
+    assert "  optim.lr " not in printed
+
+
+def test_impossible_recipes() -> None:
+    with pytest.raises(ValueError, match="recipe must be auto, minutes, hours, tens, hundreds, got 'few'"):
+        choose("few", SPANISH)
+    with pytest.raises(ValueError, match="needs hours of speech"):
+        choose("auto", replace(SPANISH, hours=0.0))
+
+
+def test_the_file_repeats_the_settings(tmp_path: Path) -> None:
+    choices = choose("auto", SPANISH)
+    settings = from_dict(TrainSettings, as_mapping(choices) | {"lang": "es"})
+    save_recipe(tmp_path / "recipe.yaml", to_dict(settings), choices)
+    text = (tmp_path / "recipe.yaml").read_text(encoding="utf-8")
+    assert from_dict(TrainSettings, yaml.safe_load(text)) == settings
+    assert all(f"# {choice.name}: {choice.reason}" in text for choice in choices)
+
+
+def test_train_follows_it_and_the_saved_file_is_the_same_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    init, manifest = english(tmp_path / "en.pt"), tones.write_corpus(tmp_path)
+    arguments = ["--init", str(init), "--lang", "xx", "--data", str(manifest), "--device", "cpu", "--data.workers", "0"]
+    arguments += ["--allow-char-loss", "--recipe", "auto", "--epochs", "2", "--out", str(tmp_path / "run")]
+    assert train.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "recipe minutes: 0.00 h of speech" in printed and "as you said: epochs" in printed
+    saved = load_yaml(tmp_path / "run" / "recipe.yaml")
+    assert saved == load_yaml(tmp_path / "run" / "settings.yaml")
+    assert saved["optim"]["name"] == "adamw" and saved["epochs"] == 2 and saved["augment"]["cutout_masks"] == 2
+    again = ["--config", str(tmp_path / "run" / "recipe.yaml"), "--out", str(tmp_path / "again")]
+    assert train.main(again) == 0
+    first, second = (load_checkpoint(tmp_path / name / "last.pt")["weights"] for name in ("run", "again"))
+    assert all(bool((first[name] == second[name]).all()) for name in first)
+
+
+def test_a_recipe_is_one_of_five(capsys: pytest.CaptureFixture) -> None:
+    assert train.main([*SCRATCH, "--recipe", "best"]) == 2
+    assert "invalid choice: 'best'" in capsys.readouterr().err
+    assert read_settings([*SCRATCH, "--recipe", "auto"]).optim.name == "novograd"  # before the hours are known
