@@ -27,6 +27,7 @@ from data.manifest import Utterance
 from data.noisy import RATIOS, Condition, conditions
 from data.source import fill_durations, read_source
 from quartznet import commandline, load_model
+from quartznet.adapter import apply_adapter, read_adapter
 from quartznet.audit import audit
 from quartznet.breakdown import (
     Clip,
@@ -68,6 +69,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", help="file or run folder (its best): ours, .nemo, .ckpt, .pt pair")
     parser.add_argument("--data", help="manifest, Common Voice folder or archive, or folder of clips")
     parser.add_argument("--split", choices=("train", "dev", "test", "all"), help="test, or all of a single manifest")
+    parser.add_argument("--adapter", metavar="FILE", help="what a fine-tuning changed in that checkpoint (adapter.pt)")
     parser.add_argument("--lang", help="text rules; the checkpoint's language when left out")
     parser.add_argument("--json", metavar="FILE", help="write rates as fractions, counts and all transcripts")
     parser.add_argument("--precision", choices=tuple(DTYPES), default="fp32")
@@ -93,9 +95,11 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def choose_language(lang: str | None, checkpoint: str, labels: tuple[str, ...], texts: list[str]) -> Language:
-    """The rules of ``--lang`` or of the checkpoint, restricted to the labels that the model can write."""
-    trained = load_checkpoint(checkpoint).get("lang") if is_checkpoint(checkpoint) else None
+def choose_language(
+    lang: str | None, checkpoint: str, labels: tuple[str, ...], texts: list[str], adapted: str | None = None
+) -> Language:
+    """The rules of ``--lang``, of the adapter or of the checkpoint, restricted to what the model can write."""
+    trained = adapted or (load_checkpoint(checkpoint).get("lang") if is_checkpoint(checkpoint) else None)
     if lang and trained and lang != trained:
         logging.warning("--lang %s: the network was trained with the rules of %s", lang, trained)
     lang = lang or trained
@@ -187,12 +191,14 @@ def tables(clean: Sequence[Clip], heard: Sequence[Group], fields: Sequence[str])
 
 def evaluate(options: argparse.Namespace) -> None:
     """Everything, from the files to the table."""
-    model = load_model(options.checkpoint)
+    model, trained = load_model(options.checkpoint), None
+    if options.adapter:
+        model, trained = apply_adapter(model, options.adapter), read_adapter(options.adapter)["lang"]
     sample_rate, wanted = model.config.features.sample_rate, options.snr or RATIOS
     clean, *others = conditions(options.noise, options.rir, wanted, sample_rate, options.seed)
     clips, skipped, description = read_source(options.data, options.split)
     texts = [clip.text for clip in clips]
-    language = choose_language(options.lang, options.checkpoint, model.config.labels, texts)
+    language = choose_language(options.lang, options.checkpoint, model.config.labels, texts, trained)
     report = audit(texts, language)
     print(f"{options.checkpoint} on {description}")
     if report.letters_lost:

@@ -1,5 +1,6 @@
 """quartznet.adapter: a small file that gives the tuned network back, on its own base and on no other."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import tones
 import torch
 from test_train import english
 
+import evaluate
 import train
 from quartznet import load_model
 from quartznet.adapter import apply_adapter, fingerprint, main, read_adapter, save_adapter
@@ -83,6 +85,18 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     torch.testing.assert_close(output(load_model(plain)), output(load_model(run)), atol=1e-4, rtol=0)
     assert main(["apply", str(init), str(init), plain]) == 2
     assert "is not a quartznet-adapter-1 file (it is: quartznet-1)" in capsys.readouterr().err
+
+
+def test_evaluate_takes_base_and_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    init, run = tuned(tmp_path, "lora")
+    scores = []
+    for arguments in (["--checkpoint", str(run)], ["--checkpoint", str(init), "--adapter", str(run / "adapter.pt")]):
+        data = ["--data", str(tmp_path / "train.jsonl"), "--json", str(tmp_path / "result.json")]
+        assert evaluate.main([*arguments, *data]) == 0
+        scores.append(json.loads((tmp_path / "result.json").read_text(encoding="utf-8")))
+    assert scores[0]["loss"] == scores[1]["loss"] and scores[1]["lang"] == "xx"
+    assert evaluate.main(["--checkpoint", str(run), *data, "--adapter", str(run / "adapter.pt")]) == 2
+    assert "made for another base" in capsys.readouterr().err
 
 
 def test_with_adapters_the_checkpoint_keeps_them(tmp_path: Path) -> None:
