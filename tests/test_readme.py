@@ -37,6 +37,19 @@ def test_training_commands_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert read_settings(words).lang == "es"
 
 
+def test_fine_tuning_commands_parse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from quartznet import adapter, doctor, interpolate
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stt_en_quartznet15x5.nemo").write_bytes(b"nothing")
+    for name, main in (("doctor", doctor.main), ("adapter", adapter.main), ("interpolate", interpolate.main)):
+        [words] = commands(f"python -m quartznet.{name} ")
+        assert main(words) == 2  # a parser that does not know an option would have left through SystemExit
+        assert re.search("there is no|no checkpoint|is at prepared", capsys.readouterr().err)
+
+
 def test_evaluation_commands_parse() -> None:
     from evaluate import read_options
 
