@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import tones
+from test_train import read_settings
 
-from benchmarks import loading
+from benchmarks import loading, methods
 
 
 def test_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
@@ -16,3 +17,33 @@ def test_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     first, _, *rows = capsys.readouterr().out.splitlines()
     assert first == "10 clips, 9 s, rates [16000] Hz"
     assert len(rows) == 7 and all(float(row.split()[-1]) > 0 for row in rows)
+
+
+def test_methods_plan_is_made_of_commands_that_train_understands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "en.nemo").touch()
+    assert methods.main(["plan", "--init", "en.nemo", "--seeds", "0", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 * len(methods.ROWS) * 2 and set(methods.ROWS) == set(methods.TITLES)
+    found = [read_settings(line.split()[2:]) for line in lines]
+    assert {settings.lang for settings in found} == {"ru", "es", "de"}
+    assert len({settings.out for settings in found}) == len(found)
+
+
+def test_methods_run_and_tabulate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    corpus = tmp_path / "corpora" / "es_read"
+    manifest = tones.write_corpus(corpus)
+    (corpus / "dev.jsonl").write_text(manifest.read_text())
+    (corpus / "test.jsonl").write_text(manifest.read_text())
+    monkeypatch.setattr(methods, "COMMON", "--data.workers 0 --device cpu --optim.name adamw --allow-char-loss")
+    monkeypatch.setitem(methods.LANGUAGES, "es", ("es_read", 1, 1, 1))
+    monkeypatch.setitem(methods.ROWS, "scratch", "--from-scratch --preset tiny")
+    options = ["--corpora", str(tmp_path / "corpora"), "--out", str(tmp_path / "runs"), "--languages", "es"]
+    assert methods.main(["run", *options, "--rows", "scratch"]) == 0
+    capsys.readouterr()
+    assert methods.main(["table", *options]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1].startswith("| from scratch, 15x5 | 1 | ") and printed[-1].count("|") == 8
+    assert methods.main(["run", *options, "--rows", "scratch"]) == 0  # there is nothing left to do
