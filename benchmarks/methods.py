@@ -5,8 +5,8 @@
     python benchmarks/methods.py table --out runs/methods --languages ru                              # markdown
 
 Every row of a language has the same updates on the same clips, about 250 steps of up to 40 s, the same optimiser
-(AdamW) and the same schedule; they differ in their first weights, in what learns, and in the rate, which is larger where less
-learns. ``run`` leaves out what is there already, so it can be stopped.
+(AdamW) and the same schedule. Rows differ in their first weights, in what learns, and in the rate, which is larger
+where less learns. ``run`` leaves out what is there already, so it can be stopped.
 
 The surprise: at this size words say little. Where one letter in four is wrong, hardly any word is right, and methods
 that are far apart in letters all have 95 % of the words wrong. So rows are ordered by letter error rate.
@@ -36,7 +36,7 @@ ROWS = {  # what the row is called -> options; "scratch" rows have no --init
     "frozen-then-full": "--optim.lr 0.0005 --freeze-encoder {frozen}",
     "gradual": "--optim.lr 0.0005 --unfreeze-every 1 --tune.unfreeze-blocks {thaw}",
     "bn": "--optim.lr 0.005 --train bn",
-    "lora": "--optim.lr 0.002 --train lora",
+    "lora": "--optim.lr 0.001 --train lora",
     "adapters": "--optim.lr 0.002 --train adapters",
     "auto": "--recipe auto",
 }
