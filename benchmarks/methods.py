@@ -3,6 +3,7 @@
     python benchmarks/methods.py plan  --init en.nemo --corpora corpora --out runs/methods            # every command
     python benchmarks/methods.py run   --init en.nemo --corpora corpora --out runs/methods --languages ru
     python benchmarks/methods.py table --out runs/methods --languages ru                              # markdown
+    python benchmarks/methods.py draw  --out runs/methods --languages ru es --png docs/methods.png    # learning curves
 
 Every row of a language has the same updates on the same clips, about 250 steps of up to 40 s, the same optimiser
 (AdamW) and the same schedule. Rows differ in their first weights, in what learns, and in the rate, which is larger
@@ -14,11 +15,15 @@ that are far apart in letters all have 95 % of the words wrong. So rows are orde
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from quartznet.report import COLORS
+
+MORE_COLORS = ("#8C564B", "#7F7F7F", "#17BECF", "#BCBD22")
 COMMON = (
     "--precision bf16 --optim.name adamw --optim.weight_decay 0.01 --optim.grad_clip 1 --data.batch_seconds 40 "
     "--data.workers 1 --augment.cutout_masks 2 --keep_best 1"
@@ -37,6 +42,7 @@ ROWS = {  # what the row is called -> options; "scratch" rows have no --init
     "gradual": "--optim.lr 0.0005 --unfreeze-every 1 --tune.unfreeze-blocks {thaw}",
     "bn": "--optim.lr 0.005 --train bn",
     "lora": "--optim.lr 0.001 --train lora",
+    "lora-bn": "--optim.lr 0.001 --train lora --batchnorm full",
     "adapters": "--optim.lr 0.002 --train adapters",
     "auto": "--recipe auto",
 }
@@ -49,6 +55,7 @@ TITLES = {
     "gradual": "thawed from the top, block by block",
     "bn": "batch norm and output layer only",
     "lora": "LoRA, rank 8",
+    "lora-bn": "LoRA, rank 8, and batch norm",
     "adapters": "adapters, 32 wide",
     "auto": "--recipe auto",
 }
@@ -90,13 +97,18 @@ def run(words: Sequence[str], corpus: str, folder: Path) -> None:
     subprocess.run([sys.executable, *score, "--json", str(folder / "test.json")], check=True)
 
 
+def dev_scores(folder: Path) -> list[dict]:
+    """The evaluations of a run."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [record for record in map(json.loads, lines) if record["kind"] == "dev"]
+
+
 def line_of(title: str, folder: Path) -> str | None:
     """One line of the table; None where the run has no result."""
     if not (folder / "test.json").exists():
         return None
     test = json.loads((folder / "test.json").read_text(encoding="utf-8"))
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    dev = [record for record in map(json.loads, lines) if record["kind"] == "dev"]
+    dev = dev_scores(folder)
     best = min(dev, key=lambda record: (record["wer"], record["cer"]))
 
     def shown(unit: str) -> str:
@@ -119,17 +131,55 @@ def table(language: str, out: str, seeds: Sequence[int]) -> str:
     return "\n".join([head, *(row for row in rows if row is not None)])
 
 
+def spread(heights: Sequence[float], distance: float) -> list[float]:
+    """The heights, pushed upwards where two are nearer than ``distance``, so that labels do not lie on each other."""
+    places: dict[int, float] = {}
+    lowest = -math.inf
+    for index in sorted(range(len(heights)), key=heights.__getitem__):
+        lowest = places[index] = max(heights[index], lowest + distance)
+    return [places[index] for index in range(len(heights))]
+
+
+def draw(languages: Sequence[str], out: str, path: str) -> None:
+    """A PNG: dev letter error rate of every run against the step, a panel for each language."""
+    from matplotlib.figure import Figure  # slow to import; a bare Figure draws with Agg and keeps no global state
+
+    figure = Figure(figsize=(6.2 * len(languages), 4.8), dpi=110, layout="constrained")
+    panels = figure.subplots(1, len(languages), squeeze=False)[0]
+    for panel, language in zip(panels, languages, strict=True):
+        rows = [row for row in ROWS if (run_folder(out, language, row, 0) / "metrics.jsonl").exists()]
+        curves = [dev_scores(run_folder(out, language, row, 0)) for row in rows]
+        places = spread([100 * curve[-1]["cer"] for curve in curves], 4.0)
+        for row, curve, place in zip(rows, curves, places, strict=True):
+            color = (*COLORS, *MORE_COLORS)[list(ROWS).index(row)]
+            steps, cer = [record["step"] for record in curve], [100 * record["cer"] for record in curve]
+            style = "--" if row.startswith("scratch") else "-"
+            panel.plot(steps, cer, style, color=color, marker="o", markersize=3)
+            panel.annotate(f" {row} {cer[-1]:.0f}", (steps[-1], place), fontsize=8, color=color, va="center")
+        panel.set(title=f"{language}: dev letter error rate", xlabel="optimiser step", ylabel="CER in %")
+        panel.margins(x=0.3)
+        panel.set_ylim(0, 112)
+        panel.set_xlim(left=0)
+        panel.grid(color="#DDDDDD", linewidth=0.7)
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 0, or an exception of the command that failed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=("plan", "run", "table"))
+    parser.add_argument("what", choices=("plan", "run", "table", "draw"))
     parser.add_argument("--init", default="quartznet15x5_en.nemo", help="the English checkpoint")
     parser.add_argument("--corpora", default="corpora", help="folder with ru_prompts, es_read and de_kerstin")
     parser.add_argument("--out", default="runs/methods", help="folder of the runs")
     parser.add_argument("--languages", nargs="+", choices=tuple(LANGUAGES), default=list(LANGUAGES))
     parser.add_argument("--rows", nargs="+", choices=tuple(ROWS), default=list(ROWS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--png", default="docs/methods.png", help="picture of draw")
     options = parser.parse_args(arguments)
+    if options.what == "draw":
+        draw(options.languages, options.out, options.png)
+        return 0
     for language in options.languages:
         if options.what == "table":
             print(f"\n{language}\n\n{table(language, options.out, options.seeds)}")

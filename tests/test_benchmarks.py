@@ -47,3 +47,5 @@ def test_methods_run_and_tabulate(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     printed = capsys.readouterr().out.splitlines()
     assert printed[-1].startswith("| from scratch, 15x5 | 1 | ") and printed[-1].count("|") == 8
     assert methods.main(["run", *options, "--rows", "scratch"]) == 0  # there is nothing left to do
+    assert methods.main(["draw", *options, "--png", str(tmp_path / "curves.png")]) == 0
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
