@@ -128,7 +128,7 @@ def regularisation(name: str, situation: Situation) -> list[Choice]:
         choices.append(Choice("augment.cutout_masks", 2, "five holes hide too much from a network that hears little"))
     else:
         choices.append(Choice("augment.cutout_masks", 5, "as the checkpoint was trained"))
-    choices.append(Choice("dropout", 0.0, "the 15x5 networks were trained without; masks and speeds do its work"))
+    choices.append(Choice("dropout", None, "as the checkpoint was trained (15x5: none); masks and speeds do its work"))
     if name == "hundreds":
         choices.append(Choice("ema", 0.999, "averaged weights, as NVIDIA's long trainings score them"))
     return choices
@@ -176,6 +176,7 @@ def table(name: str, situation: Situation, choices: Sequence[Choice], chosen: Se
     lines = [f"recipe {title}: {situation.hours:.2f} h of speech"]
     for choice in kept:
         value = ",".join(map(str, choice.value)) if isinstance(choice.value, list) else choice.value
+        value = "none" if value is None else value
         lines.append(f"  {choice.name} {value}")
         lines += textwrap.wrap(choice.reason, COLUMNS, initial_indent=" " * 6, subsequent_indent=" " * 6)
     given = ", ".join(choice.name for choice in choices if choice.name in chosen)
