@@ -13,6 +13,7 @@ and without them the same factors give another network.
 """
 
 import argparse
+import copy
 import hashlib
 import json
 import sys
@@ -76,7 +77,7 @@ def save_adapter(run: str | Path, path: str | Path, base: str | Path | None = No
         raise ValueError(
             f"{run} did not begin with another checkpoint (train.py --init), so there is no base to leave out"
         )
-    original = load_model(base)
+    original = plain(load_model(base))  # as ``quartznet.initial`` read it: what LoRA added to it is merged
     found = fingerprint(original.config, original.state_dict())
     if found != expected:
         raise ValueError(f"{base} is not the network that {run} began with ({found[:12]}, not {expected[:12]})")
@@ -123,7 +124,7 @@ def apply_adapter(base: QuartzNet, path: str | Path) -> QuartzNet:
     Raises:
         FileNotFoundError, ValueError: see ``read_adapter``; also for another base, and tensors that do not fit.
     """
-    contents = read_adapter(path)
+    contents, base = read_adapter(path), plain(copy.deepcopy(base))
     found, wanted = fingerprint(base.config, base.state_dict()), contents["base_sha256"]
     if found != wanted:
         raise ValueError(

@@ -111,6 +111,10 @@ def test_a_lora_run_is_a_start_for_another_training(tmp_path: Path) -> None:
     arguments += ["--out", str(tmp_path / "next"), "--device", "cpu", "--data.workers", "0", "--allow-char-loss"]
     assert train.main(arguments) == 0
     assert "insert" not in load_checkpoint(tmp_path / "next")
+    arguments[arguments.index(str(tmp_path / "next"))] = str(tmp_path / "lora")
+    assert train.main([*arguments, "--train", "lora"]) == 0  # its base has LoRA that was merged
+    again = apply_adapter(load_model(run), tmp_path / "lora" / "adapter.pt")
+    assert torch.equal(output(again), output(load_model(tmp_path / "lora")))
 
 
 def test_the_same_command_continues_a_lora_run(tmp_path: Path) -> None:
