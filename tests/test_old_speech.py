@@ -96,3 +96,14 @@ def test_what_cannot_be_kept(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
     )
     assert "no output layer has the letters of" in refused(capsys, ["--from-scratch", *scratch, "--watch", f"ru={old}"])
     assert "there is no" in refused(capsys, command(tmp_path, "--watch", "en=nowhere.jsonl"))
+
+
+def test_watching_changes_nothing(tmp_path: Path) -> None:
+    """Sets are scored before the first step and in between; the training draws the same numbers all the same."""
+    found = []
+    for name, options in (("with", ("--watch", f"en={tmp_path / 'with' / 'old.jsonl'}")), ("without", ())):
+        arguments = ["--dropout", "0.3", "--train", "lora", "--tune.lora_dropout", "0.3", "--ema", "0.5"]
+        assert train.main(command(tmp_path / name, *arguments, *options)) == 0
+        found.append(load_checkpoint(tmp_path / name / "run" / "last.pt"))
+    for watched, plain in zip(*(checkpoint["weights"].items() for checkpoint in found), strict=True):
+        assert watched[0] == plain[0] and torch.equal(watched[1], plain[1])
