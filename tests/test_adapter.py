@@ -137,6 +137,20 @@ def test_what_is_wrong_with_a_file(tmp_path: Path, capsys: pytest.CaptureFixture
     torch.save({key: value for key, value in contents.items() if key != "insert"}, path)
     with pytest.raises(ValueError, match=r"x.pt lacks insert"):
         apply_adapter(model, path)
+    for key, value, message in (
+        ("base_sha256", 5, "x.pt: base_sha256 must be text, got 5"),
+        ("lang", ["es"], "x.pt: lang must be text, got "),
+        ("tensors", {1: torch.zeros(1)}, "tensors must be a table of tensors"),
+        ("model_config", None, "model_config. must be a table of settings, got None"),
+        ("insert", {"kind": "lora", "rank": 10**9}, "rank and size can be at most"),
+    ):
+        torch.save(contents | {key: value}, path)
+        with pytest.raises(ValueError, match=message):
+            read_adapter(path)
+        assert main(["show", str(path)]) == 2
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"x\.pt cannot be read as an adapter file: "):
+        read_adapter(path)
     tensors = contents["tensors"]
     torch.save(contents | {"tensors": {name: v for name, v in tensors.items() if name != "decoder.bias"}}, path)
     with pytest.raises(ValueError, match=r"do not fit its base: missing \['decoder.bias'\]"):
