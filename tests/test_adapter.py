@@ -94,6 +94,7 @@ def test_evaluate_takes_base_and_file(tmp_path: Path, capsys: pytest.CaptureFixt
         data = ["--data", str(tmp_path / "train.jsonl"), "--json", str(tmp_path / "result.json")]
         assert evaluate.main([*arguments, *data]) == 0
         scores.append(json.loads((tmp_path / "result.json").read_text(encoding="utf-8")))
+    assert scores[0]["adapter"] is None and scores[1]["adapter"] == str(run / "adapter.pt")
     assert scores[0]["loss"] == scores[1]["loss"] and scores[1]["lang"] == "xx"
     assert evaluate.main(["--checkpoint", str(run), *data, "--adapter", str(run / "adapter.pt")]) == 2
     assert "made for another base" in capsys.readouterr().err
