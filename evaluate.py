@@ -236,7 +236,13 @@ def evaluate(options: argparse.Namespace) -> None:
     heard = in_conditions(model, clips, scores, others, options) if others else []
     more = tables(list(scores.values()), heard, fields)
     if options.json:
-        extra = {"checkpoint": options.checkpoint, "data": options.data, "lang": language.code, "skipped": skipped}
+        extra = {
+            "checkpoint": options.checkpoint,
+            "adapter": options.adapter,
+            "data": options.data,
+            "lang": language.code,
+            "skipped": skipped,
+        }
         text = json.dumps({**evaluation_json(result), **extra, **more}, ensure_ascii=False, indent=1)
         Path(options.json).write_text(text + "\n", encoding="utf-8")
 

@@ -118,9 +118,9 @@ def suspicion(model: QuartzNet, clips: Clips) -> str:
     try:
         rate = model.config.features.sample_rate
         signals = [read_audio(clip.audio_path, rate, clip.offset, clip.duration, clip.span) for clip in chosen]
-    except (OSError, ValueError):  # the evaluation will name the clip
+        finding = check_front_end(model.eval(), signals) if signals else None
+    except (OSError, ValueError, RuntimeError):  # the evaluation will name the clip
         return ""
-    finding = check_front_end(model.eval(), signals) if signals else None
     if finding is None or finding.level == "ok":
         return ""
     logging.warning("%s; python -m quartznet.doctor looks closer", finding.text)
@@ -234,7 +234,8 @@ def train(options: Options) -> int:
         if settings.keep.replay:
             if base is None:
                 raise ValueError("--replay keeps what a network of --init knew; from scratch there is nothing to keep")
-            labels += tuple(label for label in base.config.labels if label not in labels)
+            known = base.config.labels if "decoder.weight" in base.weights else ()  # an encoder alone has no letters
+            labels += tuple(label for label in known if label not in labels)
         model = build_model(settings, labels, base)
         tuning = Tuning(settings.tune, settings.freeze_encoder)
         tuning.insert(model)
@@ -255,8 +256,8 @@ def train(options: Options) -> int:
         is_main = distributed.is_main()
     if signal is not None:
         if is_main:
-            last = out / "last.pt"
-            print(f"stopped at step {state.step}; {last} is saved: the same command continues", file=sys.stderr)
+            saved = f"{out / 'last.pt'} is saved" if state.saved_step is not None else "nothing was to be saved yet"
+            print(f"stopped at step {state.step}; {saved}: the same command continues", file=sys.stderr)
         return 128 + signal
     if is_main:
         print_results(state, clips, settings, device)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from data.dataset import normalised, usable
 from data.manifest import Utterance, read_manifest
 from data.replay import Mixture, mix
-from data.source import fill_durations, open_source, read_source
+from data.source import fill_durations, is_single, open_source, read_source
 from data.splits import Splits, with_held_out
 from data.synthetic import default_folder, embedded_default
 from quartznet.alphabet import Alphabet
@@ -103,7 +103,7 @@ def with_replay(
     """
     old, skipped, data = [], list(clips.skipped), settings.data
     for path, share in settings.keep.replayed:
-        corpus, problems = read_other(path, language)
+        corpus, problems = read_other(path, language, None if is_single(path) else "train")  # never its test clips
         corpus, unusable = usable(
             corpus,
             alphabet,

@@ -57,6 +57,12 @@ def open_source(path: str | Path) -> Splits:
     return with_held_out(read_corpus(Path(path).expanduser()))
 
 
+def is_single(path: str | Path) -> bool:
+    """Whether ``path`` is a single manifest, table or shard, which is not divided into parts."""
+    path = Path(path).expanduser()
+    return path.is_file() and (is_shard(path) or not path.name.lower().endswith(ARCHIVES))
+
+
 def read_source(path: str | Path, split: str | None = None) -> tuple[list[Utterance], list[str], str]:
     """Utterances to evaluate on, messages about clips left out, and a description.
 
@@ -71,8 +77,7 @@ def read_source(path: str | Path, split: str | None = None) -> tuple[list[Uttera
     if split not in (None, "all", *PARTS):
         raise ValueError(f"split must be train, dev, test or all, got {split!r}")
     path = Path(path).expanduser()
-    single = path.is_file() and (is_shard(path) or not path.name.lower().endswith(ARCHIVES))
-    if split == "all" or (split is None and single):
+    if split == "all" or (split is None and is_single(path)):
         found = read_corpus(path)
         return [*found.train, *found.dev, *found.test], found.skipped, found.description
     splits = open_source(path)

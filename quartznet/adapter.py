@@ -13,8 +13,10 @@ and without them the same factors give another network.
 """
 
 import argparse
+import copy
 import hashlib
 import json
+import reprlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -76,7 +78,7 @@ def save_adapter(run: str | Path, path: str | Path, base: str | Path | None = No
         raise ValueError(
             f"{run} did not begin with another checkpoint (train.py --init), so there is no base to leave out"
         )
-    original = load_model(base)
+    original = plain(load_model(base))  # as ``quartznet.initial`` read it: what LoRA added to it is merged
     found = fingerprint(original.config, original.state_dict())
     if found != expected:
         raise ValueError(f"{base} is not the network that {run} began with ({found[:12]}, not {expected[:12]})")
@@ -104,7 +106,8 @@ def read_adapter(path: str | Path) -> dict:
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails anywhere inside zipfile and torch
-        raise ValueError(f"{path} cannot be read as an adapter file: {str(error).splitlines()[0]}") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path} cannot be read as an adapter file: {reason}") from error
     if not isinstance(contents, dict) or contents.get("format") != FORMAT:
         found = contents.get("format") if isinstance(contents, dict) else type(contents).__name__
         raise ValueError(f"{path} is not a {FORMAT} file (it is: {found}); a whole checkpoint needs no base")
@@ -112,8 +115,15 @@ def read_adapter(path: str | Path) -> dict:
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}; make it again with python -m quartznet.adapter save")
     tensors = contents["tensors"]
-    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+    if not isinstance(tensors, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in tensors.items()
+    ):
         raise ValueError(f"{path}: tensors must be a table of tensors; make the file again")
+    for key in ("base_sha256", "lang"):
+        if not isinstance(contents[key], str) and (key != "lang" or contents[key] is not None):
+            raise ValueError(f"{path}: {key} must be text, got {reprlib.repr(contents[key])}; make the file again")
+    from_dict(ModelConfig, contents["model_config"], "model_config.")
+    from_dict(InsertConfig, contents["insert"], "insert.")
     return contents
 
 
@@ -123,7 +133,7 @@ def apply_adapter(base: QuartzNet, path: str | Path) -> QuartzNet:
     Raises:
         FileNotFoundError, ValueError: see ``read_adapter``; also for another base, and tensors that do not fit.
     """
-    contents = read_adapter(path)
+    contents, base = read_adapter(path), plain(copy.deepcopy(base))
     found, wanted = fingerprint(base.config, base.state_dict()), contents["base_sha256"]
     if found != wanted:
         raise ValueError(

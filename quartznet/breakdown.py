@@ -81,8 +81,9 @@ def check_fields(names: Iterable[str], said: Iterable[Mapping[str, Value]]) -> N
 
 
 def _plain(value: Value | None) -> str:
-    """As text on one line; "" for no value."""
-    return "" if value is None else " ".join(str(value).split())
+    """As text on one line, without characters that would steer a terminal; "" for no value."""
+    text = "" if value is None else " ".join(str(value).split())
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _number(value: str) -> float | None:

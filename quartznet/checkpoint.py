@@ -11,6 +11,7 @@ too. Without them a resumed run is a different run.
 
 import os
 import random
+import reprlib
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -114,7 +115,7 @@ def load_checkpoint(path: str | Path) -> dict:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, is not a checkpoint of ours, or is of a later format.
+        ValueError: the file is damaged, is not a checkpoint of ours, is of a later format, or says nonsense of itself.
     """
     path = find_checkpoint(path)
     try:
@@ -128,6 +129,9 @@ def load_checkpoint(path: str | Path) -> dict:
     if found != FORMAT:
         hint = "update this program" if str(found).startswith("quartznet-") else "open it with quartznet.load_model"
         raise ValueError(f"{path} is not a {FORMAT} checkpoint (format: {found}); {hint}")
+    for key in ("lang", "init", "base_sha256"):
+        if not isinstance(payload.get(key), str | None):
+            raise ValueError(f"{path}: {key} must be text, got {reprlib.repr(payload[key])}; the file is broken")
     return payload
 
 

@@ -62,7 +62,7 @@ def other_front_ends(config: FeatureConfig) -> dict[str, FeatureConfig]:
     others = {}
     for name, change in changes.items():
         changed = {**dataclasses.asdict(config), **change}
-        changed["fft_size"] = max(config.fft_size, 1 << (changed["window_size"] - 1).bit_length())
+        changed["fft_size"] = max(config.fft_size, 1 << (max(changed["window_size"], changed["hop"]) - 1).bit_length())
         other = FeatureConfig(**changed)
         if other != config:
             others[name] = other

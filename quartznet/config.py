@@ -312,6 +312,14 @@ class TrainSettings:
             raise ValueError(f"precision must be auto, fp32, bf16 or fp16, got {self.precision!r}")
         if self.head not in ("copy", "new"):
             raise ValueError(f"head must be copy or new, got {self.head!r}")
+        still = self.tune.train in ("head", "lora", "adapters") and self.tune.batchnorm not in ("full", "affine")
+        if still and (self.keep.l2sp or (self.tune.train == "head" and self.keep.lwf)):
+            raise ValueError(
+                f"keep.l2sp and keep.lwf hold weights that would move; with tune.train {self.tune.train} those of the "
+                "encoder do not, leave them out"
+            )
+        if self.freeze_encoder < 0:
+            raise ValueError(f"freeze_encoder counts epochs and cannot be negative, got {self.freeze_encoder}")
         if self.dropout is not None and not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
         if not 0.0 <= self.ema < 1.0:

@@ -226,14 +226,17 @@ def examine(settings: TrainSettings) -> list[Finding]:
     clips = sample(train, CLIPS)
     signals = read_signals(clips, model.config.features.sample_rate)
     if base is not None:
-        findings += [report(finding) for finding in check_speech(model.eval(), clips, signals)]
-        front_end = check_front_end(model.cpu().eval(), signals)
+        model = model.cpu().eval()  # where the signals are
+        findings += [report(finding) for finding in check_speech(model, clips, signals)]
+        front_end = check_front_end(model, signals)
         if findings[1].level == "fault" == front_end.level:
             advice = "the sample rate may explain it: mend that first"
             front_end = dataclasses.replace(front_end, level="note", advice=advice)
         findings.append(report(front_end))
     rate, fewest = model.config.features.sample_rate, model.front_end.shortest
     [batch] = evaluation_loader(shortest(train, BY_HEART), model.alphabet, rate, 1e9, shortest=fewest)
+    if not len(batch):
+        raise ValueError(f"none of the shortest clips can be read; the first problem: {batch.skipped[0]}")
     learning, seconds = check_learning(settings, make_model, batch)
     findings.append(report(learning))
     findings.append(report(check_cost(settings, train, seconds, device)))

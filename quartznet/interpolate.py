@@ -154,6 +154,9 @@ def open_line(options: argparse.Namespace) -> tuple[Line, str]:
     if path is None:
         raise ValueError(f"{options.tuned} does not say what it began with; name it with --base CHECKPOINT")
     tuned, base = plain(load_model(options.tuned)), read_base(path)
+    expected = payload.get("base_sha256")
+    if expected not in (None, base.fingerprint):
+        raise ValueError(f"{path} is not the network that {options.tuned} began with; name that one with --base")
     lang = options.lang or payload.get("lang")
     if lang is None:
         raise ValueError(f"{options.tuned} does not say its language; give it with --lang")
@@ -186,6 +189,14 @@ def share(text: str) -> float:
     return value
 
 
+def amount(text: str) -> float:
+    """A number above 0."""
+    value = float(text)
+    if not 0.0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"there must be some speech to measure batch norm on, got {text} minutes")
+    return value
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 something to correct (one line on stderr)."""
     parser = argparse.ArgumentParser(prog="python -m quartznet.interpolate", description=__doc__.split("\n")[0])
@@ -196,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--base", help="the checkpoint it began with, where that has moved")
     parser.add_argument("--watch", nargs="+", default=[], metavar="NAME=MANIFEST", help="other sets to score")
     parser.add_argument("--alphas", nargs="+", type=share, default=[i / 5 for i in range(6)], help="0 0.2 ... 1")
-    parser.add_argument("--minutes", type=float, default=5.0, help="training speech for batch norm (5)")
+    parser.add_argument("--minutes", type=amount, default=5.0, help="training speech for batch norm (5)")
     parser.add_argument("--out", help="save the network with the least dev WER")
     parser.add_argument("--alpha", type=share, help="save this one instead")
     parser.add_argument("--lang", help="text rules; those of the run when left out")

@@ -66,6 +66,8 @@ def watched_sets(model: QuartzNet, settings: TrainSettings, base: Base | None) -
             clips, skipped = read_other(path, language.restricted_to(labels))
             for message in skipped[:3]:
                 logger.warning("left out of %s: %s", name, message)
+            if len(skipped) > 3:
+                logger.warning("left out of %s: %d clips in all", name, len(skipped))
             shortest = model.front_end.shortest
             batches = evaluation_loader(
                 clips[rank::world], Alphabet(labels), rate, data.batch_seconds, data.max_batch, shortest=shortest

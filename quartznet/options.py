@@ -86,8 +86,12 @@ def read_options(arguments: Sequence[str] | None, description: str, usage: str) 
     """
     options = commandline.parse(make_parser(description, usage), arguments)
     mapping = commandline.chosen_settings(options, options.config)
+    manifests = [value for value in options.train if not METHOD.fullmatch(value)]
     for value in options.train:
-        override(mapping, "tune.train" if METHOD.fullmatch(value) else "data.train", value)
+        if METHOD.fullmatch(value):
+            override(mapping, "tune.train", value)
+    if manifests:
+        override(mapping, "data.train", ",".join(manifests))
     check_start(mapping, options.from_scratch)
     if "lang" not in mapping:
         raise ValueError("--lang is missing: the code of the language to learn, such as es, it, ru, de or fr")

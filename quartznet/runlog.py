@@ -16,6 +16,7 @@ import json
 import logging
 import math
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -146,8 +147,8 @@ class RunLog:
         for name, (wer, cer) in scores.items():
             self._write({"kind": "watch", "step": step, "name": name, "wer": wer, "cer": cer})
             self._scalars(step, {f"watch/{name}/wer": wer, f"watch/{name}/cer": cer})
-        listed = "  ".join(f"{name} {100 * wer:.2f} %" for name, (wer, _) in scores.items())
-        self._say(f"step {step}/{self.total_steps}  watched WER: {listed}")
+        listed = "; ".join(f"{name} {100 * wer:.2f} %" for name, (wer, _) in scores.items())
+        self.say(f"step {step}/{self.total_steps}  watched WER: {listed}")
 
     def skipped_step(self, step: int, reason: str, clips: list[str]) -> None:
         """Tells that a step was left out, and with which clips it happened."""
@@ -169,8 +170,9 @@ class RunLog:
             self._say(f"clip left out: {message}", logging.WARNING)
 
     def say(self, message: str) -> None:
-        """One line for the reader, above the progress bar."""
-        self._say(message)
+        """A message for the reader, above the progress bar; in lines of at most 80 columns."""
+        for line in textwrap.wrap(message, 80, subsequent_indent="    ", break_long_words=False):
+            self._say(line)
 
     def close(self) -> None:
         """Flushes and closes; counts once more what was left out."""

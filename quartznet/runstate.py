@@ -140,7 +140,7 @@ def load_run(settings: TrainSettings, identity: dict, path: Path) -> dict:
         raise ValueError(f"{path} was written by another version of this program: {', '.join(strange)}; {advice}")
     if train["settings"]["optim"]["name"] != settings.optim.name:
         raise ValueError(f"{path} was trained with optim.name {train['settings']['optim']['name']}; {advice}")
-    decay = train["settings"]["tune"]["layer_decay"]
+    decay = train["settings"].get("tune", {}).get("layer_decay", 1.0)  # runs from before it existed had 1
     if (decay == 1.0) != (settings.tune.layer_decay == 1.0):  # the optimiser's state is in groups of equal rate
         raise ValueError(f"{path} was trained with tune.layer_decay {decay:g}, which cannot change now; {advice}")
     return payload

@@ -112,8 +112,14 @@ def load_yaml(path: str | Path) -> dict:
 
 
 def override(mapping: dict, dotted: str, value: object) -> None:
-    """Sets ``mapping["optim"]["lr"]`` for ``dotted`` = ``optim.lr``, making the tables on the way."""
+    """Sets ``mapping["optim"]["lr"]`` for ``dotted`` = ``optim.lr``, making the tables on the way.
+
+    Raises:
+        ValueError: a value stands where a table should be.
+    """
     *tables, last = dotted.replace("-", "_").split(".")
     for table in tables:
         mapping = mapping.setdefault(table, {})
+        if not isinstance(mapping, dict):
+            raise ValueError(f"{table} must be a table of settings, got {reprlib.repr(mapping)}")
     mapping[last] = value

@@ -7,6 +7,8 @@ all settings they refuse what is impossible themselves.
 import re
 from dataclasses import dataclass
 
+LARGEST = 4096  # rank or bottleneck; a stranger's file may ask for any number, and memory is taken before it fails
+
 
 @dataclass(frozen=True)
 class InsertConfig:
@@ -21,6 +23,8 @@ class InsertConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("none", "lora", "adapters"):
             raise ValueError(f"kind must be none, lora or adapters, got {self.kind!r}")
+        if max(self.rank, self.size) > LARGEST:
+            raise ValueError(f"rank and size can be at most {LARGEST}, got {self.rank} and {self.size}")
         if min(self.rank, self.size) < 1 or self.alpha <= 0 or not 0.0 <= self.dropout < 1.0:
             raise ValueError(
                 "rank and size must be at least 1, alpha above 0 and dropout in [0, 1), "
@@ -51,6 +55,8 @@ class TuneSettings:
             raise ValueError("tune needs unfreeze_every >= 0, unfreeze_blocks >= 1 and layer_decay in (0, 1]")
         if self.unfreeze_every and self.train != "all" and not self.train.startswith("top-"):
             raise ValueError(f"tune.unfreeze_every thaws blocks, so it needs tune.train all or top-K, not {self.train}")
+        if self.train == "bn" and self.batchnorm in ("stats", "frozen"):
+            raise ValueError(f"tune.train bn lets batch norm learn and tune.batchnorm {self.batchnorm} forbids it")
         self.inserted  # noqa: B018 - checks the four sizes
 
     @property

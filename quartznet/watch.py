@@ -11,6 +11,7 @@ The surprise: under the old output layer a score can get worse although nothing 
 and its old reader did not follow. A new output layer on the same encoder would recover part of it.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from quartznet.batch import Batch
 from quartznet.keep import with_head
 from quartznet.model import Decoder, QuartzNet
 from quartznet.recognition import Transcript, recognise, summarise
+
+logger = logging.getLogger(__name__)
 
 Scores = dict[str, tuple[float, float]]  # name -> (WER, CER), fractions
 
@@ -37,12 +40,15 @@ def score(model: QuartzNet, watched: WatchedSet, should_stop: Callable[[], bool]
     """WER and CER over all ranks; None when a stop was asked for. Raises ValueError if no clip could be loaded."""
     view = model if watched.head is None else with_head(model, watched.head, watched.labels)
     rows, skipped = recognise(view, watched.batches, should_stop)
-    parts = distributed.gather((rows, should_stop()))
-    if any(stopped for _, stopped in parts):
+    parts = distributed.gather((rows, skipped, should_stop()))
+    if any(stopped for *_, stopped in parts):
         return None
-    everything: list[Transcript] = [row for part, _ in parts for row in part]
+    everything: list[Transcript] = [row for part, *_ in parts for row in part]
+    skipped = [message for _, part, _ in parts for message in part]
     if not everything:
         raise ValueError(f"no clip of keep.watch {watched.name} could be loaded; the first problem: {skipped[:1]}")
+    if skipped:
+        logger.warning("%d clips of %s could not be loaded; the first: %s", len(skipped), watched.name, skipped[0])
     result = summarise(everything)
     return result.wer, result.cer
 
@@ -71,14 +77,18 @@ def forgetting_table(history: Sequence[Mapping], best_step: int) -> str:
     """
     if not history:
         return ""
-    first = history[0]
+    first = {}
+    for record in reversed(history):
+        first |= {name: (record["step"], *pair) for name, pair in record["scores"].items()}
     last = next((record for record in history if record["step"] == best_step), history[-1])
+    late: list[str] = []
     lines = [f"{'watched':<22}{'WER before':>12}{'after':>10}{'change':>9}{'CER before':>13}{'after':>10}"]
-    for name, (wer, cer) in first["scores"].items():
+    for name, (step, wer, cer) in first.items():
         wer_after, cer_after = last["scores"].get(name, (float("nan"),) * 2)
         change = f"{100 * (wer_after - wer):+.2f}"
+        late += [f"{name}: watched from step {step} on, which stands for before"] if step else []
         lines.append(
             f"{name[:21]:<22}{100 * wer:>10.2f} %{100 * wer_after:>8.2f} %{change:>9}"
             f"{100 * cer:>11.2f} %{100 * cer_after:>8.2f} %"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *late])

@@ -94,6 +94,7 @@ def test_evaluate_takes_base_and_file(tmp_path: Path, capsys: pytest.CaptureFixt
         data = ["--data", str(tmp_path / "train.jsonl"), "--json", str(tmp_path / "result.json")]
         assert evaluate.main([*arguments, *data]) == 0
         scores.append(json.loads((tmp_path / "result.json").read_text(encoding="utf-8")))
+    assert scores[0]["adapter"] is None and scores[1]["adapter"] == str(run / "adapter.pt")
     assert scores[0]["loss"] == scores[1]["loss"] and scores[1]["lang"] == "xx"
     assert evaluate.main(["--checkpoint", str(run), *data, "--adapter", str(run / "adapter.pt")]) == 2
     assert "made for another base" in capsys.readouterr().err
@@ -111,6 +112,10 @@ def test_a_lora_run_is_a_start_for_another_training(tmp_path: Path) -> None:
     arguments += ["--out", str(tmp_path / "next"), "--device", "cpu", "--data.workers", "0", "--allow-char-loss"]
     assert train.main(arguments) == 0
     assert "insert" not in load_checkpoint(tmp_path / "next")
+    arguments[arguments.index(str(tmp_path / "next"))] = str(tmp_path / "lora")
+    assert train.main([*arguments, "--train", "lora"]) == 0  # its base has LoRA that was merged
+    again = apply_adapter(load_model(run), tmp_path / "lora" / "adapter.pt")
+    assert torch.equal(output(again), output(load_model(tmp_path / "lora")))
 
 
 def test_the_same_command_continues_a_lora_run(tmp_path: Path) -> None:
@@ -133,6 +138,20 @@ def test_what_is_wrong_with_a_file(tmp_path: Path, capsys: pytest.CaptureFixture
     torch.save({key: value for key, value in contents.items() if key != "insert"}, path)
     with pytest.raises(ValueError, match=r"x.pt lacks insert"):
         apply_adapter(model, path)
+    for key, value, message in (
+        ("base_sha256", 5, "x.pt: base_sha256 must be text, got 5"),
+        ("lang", ["es"], "x.pt: lang must be text, got "),
+        ("tensors", {1: torch.zeros(1)}, "tensors must be a table of tensors"),
+        ("model_config", None, "model_config. must be a table of settings, got None"),
+        ("insert", {"kind": "lora", "rank": 10**9}, "rank and size can be at most"),
+    ):
+        torch.save(contents | {key: value}, path)
+        with pytest.raises(ValueError, match=message):
+            read_adapter(path)
+        assert main(["show", str(path)]) == 2
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"x\.pt cannot be read as an adapter file: "):
+        read_adapter(path)
     tensors = contents["tensors"]
     torch.save(contents | {"tensors": {name: v for name, v in tensors.items() if name != "decoder.bias"}}, path)
     with pytest.raises(ValueError, match=r"do not fit its base: missing \['decoder.bias'\]"):

@@ -229,3 +229,9 @@ def test_a_field_that_no_clip_has_names_those_that_there_are() -> None:
 def test_conditions_hold_the_same_clips(others: tuple[Clip, ...]) -> None:
     with pytest.raises(ValueError, match="'5 dB' does not hold the same clips as 'clean'; compare what is in both"):
         conditions_table([Group("clean", (clip(), clip())), Group("5 dB", others)])
+
+
+def test_values_do_not_steer_the_terminal() -> None:
+    zero = ErrorCounts(hits=1, reference_length=1)
+    clips = [Clip({"accent": "a\x1b[31mb\u202ec"}, 1.0, zero, zero)] * 2
+    assert "a?[31mb?c " in breakdown_table("accent", clips)

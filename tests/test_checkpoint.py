@@ -156,3 +156,10 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "m.pt", {"model_config": to_dict(model.config), "weights": model.state_dict()})
     with pytest.raises(ValueError, match=r"m\.pt: decoder\.bias is not finite"):
         model_from_checkpoint(tmp_path / "m.pt")
+
+
+@pytest.mark.parametrize("key", ["lang", "init", "base_sha256"])
+def test_what_a_file_says_of_itself_is_text(tmp_path: Path, key: str) -> None:
+    save_checkpoint(tmp_path / "a.pt", {key: 5})
+    with pytest.raises(ValueError, match=f"{key} must be text, got 5; the file is broken"):
+        load_checkpoint(tmp_path / "a.pt")

@@ -94,6 +94,8 @@ def test_other_front_ends_leave_out_the_own() -> None:
     others = other_front_ends(FeatureConfig())
     assert "a window of 20 ms" not in others and "a window of 25 ms" in others
     assert all(other != FeatureConfig() for other in others.values())
+    small = other_front_ends(FeatureConfig(window_size=100, hop=100, fft_size=128))  # no hop of the others fits into it
+    assert small["a hop of 12.5 ms"].fft_size == 256
 
 
 def test_own_texts_win_where_they_are_written_into_the_output() -> None:

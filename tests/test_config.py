@@ -17,6 +17,7 @@ from quartznet.config import (
     preset_blocks,
 )
 from quartznet.settings import from_dict, load_yaml, override, save_yaml, to_dict
+from quartznet.tune_config import KeepSettings, TuneSettings
 
 BLOCK = BlockConfig(8, 3)
 
@@ -164,6 +165,9 @@ def test_errors_inside_a_list_of_blocks() -> None:
         (AugmentSettings, {"cutout_masks": -1}, "cannot be negative"),
         (DataSettings, {"max_batch": 0}, "max_batch >= 1"),
         (TrainSettings, {"precision": "fp8"}, "precision must be"),
+        (TrainSettings, {"tune": TuneSettings("lora"), "keep": KeepSettings(l2sp=1)}, "hold weights that would move"),
+        (TrainSettings, {"tune": TuneSettings("head"), "keep": KeepSettings(lwf=1)}, "with tune.train head those"),
+        (TrainSettings, {"freeze_encoder": -1}, "counts epochs and cannot be negative, got -1"),
         (TrainSettings, {"ema": 1.0}, r"ema must be in \[0, 1\)"),
         (TrainSettings, {"log_every": 0}, "log_every must be at least 1"),
         (TrainSettings, {"save_every": 0.0}, "save_every above 0"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
+import torch
 from test_demo import SHIPPED
 
 from data.manifest import read_manifest
@@ -132,3 +133,34 @@ def test_without_a_start_only_what_can_be_looked_at(corpus: Path, capsys: pytest
 def test_what_cannot_be_examined(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert doctor.main(["--init", str(SHIPPED), "--data", str(tmp_path / "nothing"), "--lang", "en"]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_clips_that_cannot_be_read_are_named(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those learnt by heart are the shortest, which the other checks need not have heard."""
+    train = entries(corpus, "train")
+    broken = [train[0] | {"audio_filepath": str(tmp_path / f"{i}.wav"), "duration": 2.2, "text": "a"} for i in range(9)]
+    for entry in broken:
+        Path(entry["audio_filepath"]).write_text("RIFF no sound")
+    folder = write(tmp_path / "broken", [*(entry | {"duration": 3.0} for entry in train), *broken], train[:2])
+    arguments = ["--from-scratch", "--preset", "tiny", "--data", str(folder), "--lang", "en", *RATE]
+    monkeypatch.setattr(doctor, "CLIPS", 1)
+    assert doctor.main(arguments) == 2
+    assert "none of the shortest clips can be read; the first problem: " in capsys.readouterr().err
+
+
+def test_the_signals_and_the_network_are_on_one_device(
+    corpus: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: the network is somewhere else until the clips are listened to."""
+
+    def listen_on_cpu(model: torch.nn.Module, signals: list) -> tuple[torch.Tensor, torch.Tensor]:
+        assert {signal.device for signal in signals} == {model.device}
+        raise ValueError("far enough")
+
+    monkeypatch.setattr(doctor, "listen", listen_on_cpu)
+    monkeypatch.setattr(doctor, "choose_device", lambda name: torch.device("meta"))
+    monkeypatch.setattr(torch.nn.Module, "cpu", lambda model: model.to_empty(device="cpu"))  # nothing comes from meta
+    assert doctor.main(["--init", str(SHIPPED), "--data", str(corpus), "--lang", "en", *RATE]) == 2
+    assert "error: far enough" in capsys.readouterr().err

@@ -213,6 +213,18 @@ def test_rates_fall_with_depth(tmp_path: Path) -> None:
         fit(model, Endless(batch_of(model)), replace(settings, tune=TuneSettings()), task_of(model, tuning), tmp_path)
 
 
+def test_a_run_from_before_there_were_tune_settings_goes_on(tmp_path: Path) -> None:
+    model = small_model(FOUR)
+    tuning = Tuning(TuneSettings())
+    settings = TrainSettings(steps=1, optim=OptimSettings(lr=0.01), schedule=ScheduleSettings("constant", 0.0))
+    fit(model, Endless(batch_of(model)), settings, task_of(model, tuning), tmp_path)
+    payload = torch.load(tmp_path / "last.pt", weights_only=True)
+    del payload["train"]["settings"]["tune"], payload["train"]["state"]["watched"]
+    torch.save(payload, tmp_path / "last.pt")
+    state, _ = fit(model, Endless(batch_of(model)), replace(settings, steps=2), task_of(model, tuning), tmp_path)
+    assert state.step == 2
+
+
 def test_another_insertion_cannot_continue_a_run(tmp_path: Path) -> None:
     model = small_model(FOUR)
     tuning = Tuning(TuneSettings())

@@ -11,7 +11,7 @@ from test_old_speech import command
 
 import train
 from quartznet import load_model
-from quartznet.checkpoint import load_checkpoint
+from quartznet.checkpoint import load_checkpoint, save_checkpoint
 from quartznet.interpolate import interpolated, main, measure_batch_norm
 
 
@@ -70,6 +70,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     base, tuned, half = (load_model(path).state_dict() for path in (tmp_path / "en.pt", run, out))
     name = "encoder.blocks.1.layers.0.pointwise.weight"
     torch.testing.assert_close(half[name], (base[name] + tuned[name]) / 2)
+    name = "encoder.blocks.1.layers.0.norm.running_var"  # measured, not averaged
+    assert not torch.allclose(half[name], (base[name] + tuned[name]) / 2, rtol=1e-3)
     assert load_checkpoint(out)["lang"] == "xx"
     assert main([*options, "--out", out]) == 0  # the best one
     with pytest.raises(SystemExit):
@@ -77,3 +79,11 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert "alpha goes from 0 (base) to 1 (tuned)" in capsys.readouterr().err
     assert main([str(tmp_path / "en.pt"), "--data", str(corpus)]) == 2
     assert "does not say what it began with" in capsys.readouterr().err
+    for minutes in ("0", "-1", "nan"):
+        with pytest.raises(SystemExit):
+            main([run, "--data", str(corpus), "--minutes", minutes])
+        assert "there must be some speech to measure batch norm on" in capsys.readouterr().err
+    payload = load_checkpoint(tmp_path / "en.pt")
+    save_checkpoint(tmp_path / "other.pt", payload | {"weights": payload["weights"] | {name: base[name] + 1}})
+    assert main([run, "--data", str(corpus), "--base", str(tmp_path / "other.pt")]) == 2
+    assert f"other.pt is not the network that {run} began with" in capsys.readouterr().err

@@ -1,15 +1,23 @@
 """train.py with --replay, --watch, --keep.* and --sequence.*, from the command line to the table at the end."""
 
 import json
+import os
+import signal
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import tones
 import torch
 from test_train import english, refused
 
 import train
+from quartznet import watch
 from quartznet.checkpoint import load_checkpoint
+from quartznet.initial import Base, read_base
+from quartznet.recognition import recognise
 
 LETTERS = " abcdefghijklmnopqrstuvwxyz'"
 
@@ -96,3 +104,43 @@ def test_what_cannot_be_kept(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
     )
     assert "no output layer has the letters of" in refused(capsys, ["--from-scratch", *scratch, "--watch", f"ru={old}"])
     assert "there is no" in refused(capsys, command(tmp_path, "--watch", "en=nowhere.jsonl"))
+
+
+def test_watching_changes_nothing(tmp_path: Path) -> None:
+    """Sets are scored before the first step and in between; the training draws the same numbers all the same."""
+    found = []
+    for name, options in (("with", ("--watch", f"en={tmp_path / 'with' / 'old.jsonl'}")), ("without", ())):
+        arguments = ["--dropout", "0.3", "--train", "lora", "--tune.lora_dropout", "0.3", "--ema", "0.5"]
+        assert train.main(command(tmp_path / name, *arguments, *options)) == 0
+        found.append(load_checkpoint(tmp_path / name / "run" / "last.pt"))
+    for watched, plain in zip(*(checkpoint["weights"].items() for checkpoint in found), strict=True):
+        assert watched[0] == plain[0] and torch.equal(watched[1], plain[1])
+
+
+def test_an_encoder_alone_brings_no_letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def encoder_alone(path: str) -> Base:
+        base = read_base(path)
+        weights = {name: value for name, value in base.weights.items() if not name.startswith("decoder.")}
+        return replace(base, config=replace(base.config, labels=("",)), weights=weights)
+
+    monkeypatch.setattr(train, "read_base", encoder_alone)
+    assert train.main(command(tmp_path, "--replay", f"{tmp_path / 'old.jsonl'}:0.4", "--steps", "1")) == 0
+    assert load_checkpoint(tmp_path / "run")["model_config"]["labels"] == [" ", "a", "b", "d"]
+
+
+def test_stopped_while_the_start_is_watched(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*arguments: object) -> tuple:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return recognise(*arguments)
+
+    monkeypatch.setattr(watch, "recognise", stopped)
+    assert train.main(command(tmp_path, "--watch", f"en={tmp_path / 'old.jsonl'}")) == 128 + signal.SIGTERM
+    assert "stopped at step 0; nothing was to be saved yet" in capsys.readouterr().err
+
+
+def test_a_dev_clip_shorter_than_said_does_not_stop_the_look_at_the_features(tmp_path: Path) -> None:
+    arguments = command(tmp_path, "--steps", "1")
+    soundfile.write(tmp_path / "dev0.wav", np.zeros(100), 16000)
+    assert train.main(arguments) == 0

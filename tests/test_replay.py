@@ -4,12 +4,20 @@ import math
 from pathlib import Path
 
 import pytest
+import tones
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.manifest import Utterance
+from data.clips import Clips, with_replay
+from data.dataset import SpeechDataset
+from data.manifest import Utterance, read_manifest
 from data.replay import mix, strata
 from data.samplers import BucketSampler
+from quartznet.alphabet import Alphabet
+from quartznet.config import TrainSettings
+from quartznet.text import find_language
+from quartznet.tune_config import KeepSettings
 
 
 def corpus(name: str, durations: list[float]) -> list[Utterance]:
@@ -87,3 +95,29 @@ def test_what_cannot_be_mixed() -> None:
             mix(new, [(new, share) for share in shares])
     with pytest.raises(ValueError, match="a corpus to replay has no clips left"):
         mix(new, [([], 0.1)])
+
+
+def test_a_place_is_heard_and_read_as_the_clip_whose_turn_it_is(tmp_path: Path) -> None:
+    new, old = (read_manifest(tones.write_corpus(tmp_path, texts, name)) for name, texts in
+                (("new", ("abba", "cab")), ("old", ("da", "bad", "dad", "add"))))  # fmt: skip
+    mixture = mix(new, [(old, 0.4)])
+    dataset = SpeechDataset(mixture.clips, Alphabet(tuple(" abcd")), mixture=mixture)
+    heard = set()
+    for epoch in range(4):
+        dataset.set_epoch(epoch)
+        for place in range(len(dataset)):
+            item, clip = dataset[place], mixture.clips[mixture.clip(place, epoch)]
+            assert (item.text, item.name) == (clip.text, clip.name)
+            torch.testing.assert_close(item.signal, torch.from_numpy(tones.sing(clip.text)), atol=1e-4, rtol=0)
+            heard.add(item.text)
+    assert heard == {"abba", "cab", "da", "bad", "dad", "add"}
+
+
+def test_of_a_corpus_in_parts_the_training_part_is_replayed(tmp_path: Path) -> None:
+    new = read_manifest(tones.write_corpus(tmp_path, ("abba", "cab"), "new"))
+    for part in ("train", "dev", "test"):
+        tones.write_corpus(tmp_path / "old", ("da", "bad"), part)
+    for path, expected in (("old", {"train"}), ("old/test.jsonl", {"test"})):  # a manifest is taken as it is
+        settings = TrainSettings(keep=KeepSettings(replay=(f"{tmp_path / path}:0.5",)))
+        clips = with_replay(Clips(new, new, [], []), find_language("en"), Alphabet(tuple(" abcd")), 50, settings)
+        assert {clip.audio_path.name[:-5] for clip in clips.train.clips[2:]} == expected

@@ -1,6 +1,7 @@
 """The lines of metrics.jsonl; the rest of the log is tested with the loop."""
 
 import json
+import logging
 import math
 import time
 from pathlib import Path
@@ -58,3 +59,11 @@ def test_a_step_without_clips_names_none(tmp_path: Path, caplog: pytest.LogCaptu
         "step 3 skipped: no clip could be loaded",
         "step 4 skipped: the loss is nan; clips: a, b, c, d, e and 2 more",
     ]
+
+
+def test_long_messages_are_cut_into_lines_of_80_columns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with RunLog(tmp_path, 0, 10) as log:
+        log.watched(0, {f"en-librispeech-test-{part}, old layer": (0.5, 0.25) for part in ("clean", "other")})
+    assert len(caplog.messages) == 2 and max(map(len, caplog.messages)) <= 80
+    assert " ".join(caplog.messages).count("50.00 %") == 2

@@ -71,6 +71,8 @@ def test_saved_settings_run_again(tmp_path: Path) -> None:
 
     settings = read_settings(["--from-scratch", "--lang", "es", "--epochs", "3", "--train", "a,b", "--dev", "c"])
     assert settings.data.train == ("a", "b")
+    both = read_settings([*SCRATCH, "--train", "a", "--train", "b,c", "--train", "all"])
+    assert both.data.train == ("a", "b", "c") and both.tune.train == "all"
     save_yaml(settings, tmp_path / "settings.yaml")
     assert read_settings(["--config", str(tmp_path / "settings.yaml")]) == settings
 
@@ -87,6 +89,7 @@ def test_saved_settings_run_again(tmp_path: Path) -> None:
         ([*SCRATCH, "--optim.lr"], "--optim.lr: expected one argument"),
         ([*SCRATCH, "--optim.lr", "fast"], "optim.lr must be a number, got 'fast'"),
         ([*SCRATCH, "--config", "absent.yaml"], "absent.yaml"),
+        ([*SCRATCH, "--config", "tables.yaml", "--train", "all"], "tune must be a table of settings, got 5"),
         ([*SCRATCH, "--device", "tpu"], "device must be auto, cpu or cuda"),
         ([*SCRATCH, "--dev", "x"], "--dev without --train"),
         ([*SCRATCH, "--data", "absent"], "there is no absent"),
@@ -97,6 +100,7 @@ def test_mistakes_get_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "tables.yaml").write_text("tune: 5\n", encoding="utf-8")
     assert message in refused(capsys, arguments)
 
 

@@ -59,3 +59,24 @@ def test_the_table() -> None:
     assert "-50.00" in table
     assert "75.00" in forgetting_table(history, best_step=99)  # no such evaluation: the last
     assert forgetting_table([], 0) == ""
+
+
+def test_a_set_that_came_later_is_in_the_table() -> None:
+    history = [
+        {"step": 10, "scores": {"en": [0.25, 0.11]}},
+        {"step": 20, "scores": {"en": [0.75, 0.5], "it": [0.45, 0.2]}},
+    ]
+    lines = forgetting_table(history, best_step=20).splitlines()
+    assert lines[-2:] == [
+        "en: watched from step 10 on, which stands for before",
+        "it: watched from step 20 on, which stands for before",
+    ]
+    assert [line.split()[0] for line in lines[1:3]] == ["en", "it"]
+
+
+def test_clips_that_fail_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    model = small_model(FOUR).eval()
+    [batch] = texts_of(model)
+    batch.skipped += ["a.jsonl:3: cut off", "a.jsonl:4: cut off"]
+    assert score(model, WatchedSet("own", [batch]), lambda: False) is not None
+    assert caplog.messages == ["2 clips of own could not be loaded; the first: a.jsonl:3: cut off"]
