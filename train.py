@@ -119,7 +119,8 @@ def suspicion(model: QuartzNet, clips: Clips) -> str:
         rate = model.config.features.sample_rate
         signals = [read_audio(clip.audio_path, rate, clip.offset, clip.duration, clip.span) for clip in chosen]
         finding = check_front_end(model.eval(), signals) if signals else None
-    except (OSError, ValueError, RuntimeError):  # the evaluation will name the clip
+    except (OSError, ValueError, RuntimeError) as error:  # an opinion less, and no reason to stop
+        logging.warning("the features could not be compared with the checkpoint's: %s", error)
         return ""
     if finding is None or finding.level == "ok":
         return ""
