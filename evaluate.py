@@ -41,6 +41,7 @@ from quartznet.breakdown import (
 )
 from quartznet.checkpoint import is_checkpoint, load_checkpoint
 from quartznet.distributed import choose_device
+from quartznet.initial import read_base
 from quartznet.metrics import error_counts
 from quartznet.model import QuartzNet
 from quartznet.recognition import Transcript, mean_loss, recognise
@@ -191,9 +192,12 @@ def tables(clean: Sequence[Clip], heard: Sequence[Group], fields: Sequence[str])
 
 def evaluate(options: argparse.Namespace) -> None:
     """Everything, from the files to the table."""
-    model, trained = load_model(options.checkpoint), None
+    trained = None
     if options.adapter:
-        model, trained = apply_adapter(model, options.adapter), read_adapter(options.adapter)["lang"]
+        model = apply_adapter(read_base(options.checkpoint), options.adapter)
+        trained = read_adapter(options.adapter)["lang"]
+    else:
+        model = load_model(options.checkpoint)
     sample_rate, wanted = model.config.features.sample_rate, options.snr or RATIOS
     clean, *others = conditions(options.noise, options.rir, wanted, sample_rate, options.seed)
     clips, skipped, description = read_source(options.data, options.split)

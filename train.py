@@ -23,7 +23,6 @@ from data.clips import Clips, choose_language, measured, prepare, read_data, wit
 from data.loaders import evaluation_loader, training_loader
 from data.manifest import Utterance
 from data.replay import Mixture
-from data.splits import Splits
 from data.synthetic import default_folder
 from quartznet import commandline, distributed, load_model
 from quartznet.adapter import save_adapter
@@ -36,12 +35,13 @@ from quartznet.finetune import Tuning
 from quartznet.initial import Base, build_model, read_base
 from quartznet.model import QuartzNet
 from quartznet.old_speech import old_language, remember, watched_sets
-from quartznet.options import Options, read_options
-from quartznet.recipes import Situation, as_mapping, choose, save_recipe, table
+from quartznet.options import Options, follow_recipe, read_options
+from quartznet.recipes import save_recipe
 from quartznet.recognition import evaluator, recognise, recognition_loss, summarise
-from quartznet.runstate import TrainState, flatten
+from quartznet.runstate import TrainState
 from quartznet.settings import to_dict
 from quartznet.task import Task
+from quartznet.text import Language
 from quartznet.watch import forgetting_table, watcher
 
 SMALL_CHANGE = ("head", "bn", "adapters", "lora")  # methods whose result is a small file beside the base
@@ -69,7 +69,7 @@ def hours(clips: Sequence[Utterance] | Mixture) -> str:
     """``12.3 h, 9,876 clips``, or how much of an epoch is replayed."""
     if isinstance(clips, Mixture):
         new, old = clips.hours()
-        return f"{new:.2f} h new and {old:.2f} h replayed an epoch"
+        return f"{new:.2f} h new and {old:.2f} h replayed ({old / (new + old):.0%}) an epoch"
     return f"{sum(clip.duration for clip in clips) / 3600:.2f} h, {len(clips):,} clips"
 
 
@@ -77,9 +77,10 @@ def print_plan(
     model: QuartzNet, clips: Clips, settings: TrainSettings, batches: int, device: torch.device, tuning: Tuning
 ) -> None:
     """What is about to happen, in six lines."""
-    encoder, head = tuning.count(model)
+    of_an_epoch = -(-batches // settings.optim.accumulate)
+    steps = settings.steps or settings.epochs * of_an_epoch
+    encoder, head = tuning.count(model, (steps - 1) // of_an_epoch)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    steps = settings.steps or settings.epochs * -(-batches // settings.optim.accumulate)
     precision = str(choose_precision(settings.precision, device)).removeprefix("torch.")
     optim = settings.optim
     logging.info("model     %s, %s parameters", settings.init or f"{settings.preset} from scratch", f"{parameters:,}")
@@ -128,25 +129,14 @@ def suspicion(model: QuartzNet, clips: Clips) -> str:
     return finding.text
 
 
-def follow_recipe(options: Options, splits: Splits, device: torch.device) -> TrainSettings:
-    """Settings by hours of speech below those that were chosen; printed with their reasons and saved."""
-    asked, seconds = options.settings(), [clip.duration for clip in splits.train]
-    is_open = "batch_seconds" not in options.chosen.get("data", {})
-    batch = None if is_open else asked.data.batch_seconds * asked.optim.accumulate
-    longest = min(max(seconds, default=0.0), asked.data.max_duration)
-    situation = Situation(
-        sum(seconds) / 3600, longest, asked.init is not None, device.type, distributed.world_size(), batch
-    )
-    choices = choose(options.recipe, situation)
-    settings = options.settings(as_mapping(choices))
-    logging.info("%s", table(options.recipe, situation, choices, list(flatten(options.chosen))))
-    if distributed.is_main():
-        save_recipe(Path(settings.out) / "recipe.yaml", to_dict(settings), choices)
-    return settings
-
-
 def assemble(
-    model: QuartzNet, clips: Clips, settings: TrainSettings, device: torch.device, base: Base | None, tuning: Tuning
+    model: QuartzNet,
+    clips: Clips,
+    settings: TrainSettings,
+    device: torch.device,
+    base: Base | None,
+    tuning: Tuning,
+    language: Language,
 ) -> tuple[DataLoader, Task]:
     """Training batches, and what the loop must know about speech; every process gets its share of both."""
     rank, world = distributed.rank(), distributed.world_size()
@@ -165,14 +155,16 @@ def assemble(
         pin,
         shortest,
     )
+    memory = remember(settings, base, device)
     task = Task(
-        loss=recognition_loss(settings.augment, remember(settings, base, device), settings.sequence),
+        loss=recognition_loss(settings.augment, memory, settings.sequence),
         evaluate=evaluator(dev),
         seconds=lambda batch: batch.seconds(sample_rate),
         identity=identity(model, settings, base),
         tuning=tuning,
         suspicion=suspicion(model, clips) if base is not None and distributed.is_main() else "",
-        watch=watcher(watched_sets(model, settings, base)) if settings.keep.watch else None,
+        is_ctc=memory is None and settings.sequence.method == "none",
+        watch=watcher(watched_sets(model, settings, base, language)) if settings.keep.watch else None,
     )
     return loader, task
 
@@ -211,7 +203,8 @@ def print_results(state: TrainState, clips: Clips, settings: TrainSettings, devi
         size = (out / "adapter.pt").stat().st_size / 1e6
         print(f"small file  {out / 'adapter.pt'}, {size:.1f} MB: what changed in {settings.init}")
     print(f"evaluate    python evaluate.py --checkpoint {out} --data {source}")
-    print(f"to NeMo     python -m quartznet.nemo export {out} {out.name}.nemo")
+    if settings.tune.inserted.kind != "adapters":  # which that file cannot hold
+        print(f"to NeMo     python -m quartznet.nemo export {out} {out.name}.nemo")
 
 
 def train(options: Options) -> int:
@@ -228,7 +221,10 @@ def train(options: Options) -> int:
         logging.info("%s", splits.description)
         if options.recipe:
             splits = measured(splits)
-            settings = follow_recipe(options, splits, device)
+            seconds = [clip.duration for clip in splits.train]
+            settings, choices = follow_recipe(options, seconds, device.type, distributed.world_size())
+            if distributed.is_main() and not (out / "last.pt").exists():  # a run that goes on has its own
+                save_recipe(out / "recipe.yaml", to_dict(settings), choices)
         language = choose_language(splits, settings)
         base = read_base(settings.init) if settings.init else None
         labels = language.labels
@@ -246,9 +242,11 @@ def train(options: Options) -> int:
         frames_per_second = model.config.features.sample_rate / model.samples_per_output
         clips = prepare(splits, language, model.alphabet, frames_per_second, settings)
         if settings.keep.replay:
-            clips = with_replay(clips, old_language(settings, base), model.alphabet, frames_per_second, settings)
+            clips = with_replay(
+                clips, old_language(settings, base, language), model.alphabet, frames_per_second, settings
+            )
         report_skipped(clips.skipped, out)
-        loader, task = assemble(model, clips, settings, device, base, tuning)
+        loader, task = assemble(model, clips, settings, device, base, tuning, language)
         print_plan(model, clips, settings, len(loader), device, tuning)
         if options.find_lr:
             print(curve_table(find_rate(model, loader, settings, task, out), settings.optim.lr))

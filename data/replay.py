@@ -69,15 +69,15 @@ def mix(new: Sequence[Utterance], old: Sequence[tuple[Sequence[Utterance], float
 
     Args:
         new: clips with durations.
-        old: corpora with their shares, each above 0, all together below 1. A corpus of H hours at share s gets places
+        old: corpora with their shares, each above 0, all together at most 0.9. A corpus at share s gets places
             for ``s / (1 - sum of shares)`` times the new hours; with fewer clips than places they come more than once.
 
     Raises:
         ValueError: for an old corpus without clips, or shares that leave nothing for the new one.
     """
     shares = [share for _, share in old]
-    if any(not 0.0 < share < 1.0 for share in shares) or sum(shares) >= 1.0:
-        raise ValueError(f"the shares of replay must lie above 0 and add up to less than 1, got {shares}")
+    if any(share <= 0.0 for share in shares) or sum(shares) > 0.9:
+        raise ValueError(f"the shares of replay must lie above 0 and add up to 0.9 at most, got {shares}")
     clips, places = list(new), [(number,) for number in range(len(new))]
     seconds = math.fsum(clip.duration for clip in new)
     for corpus, share in old:

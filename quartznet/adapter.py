@@ -14,8 +14,6 @@ and without them the same factors give another network.
 
 import argparse
 import copy
-import hashlib
-import json
 import reprlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,28 +22,24 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from quartznet import commandline, load_model
-from quartznet.checkpoint import find_checkpoint, load_checkpoint, not_finite, replace_atomically, save_checkpoint
+from quartznet import commandline
+from quartznet.checkpoint import (
+    find_checkpoint,
+    fingerprint,
+    load_checkpoint,
+    not_finite,
+    replace_atomically,
+    save_checkpoint,
+)
 from quartznet.config import ModelConfig
 from quartznet.finetune import insert, plain
+from quartznet.initial import Base, read_base
 from quartznet.model import QuartzNet
 from quartznet.settings import from_dict, to_dict
 from quartznet.tune_config import InsertConfig
 
 FORMAT = "quartznet-adapter-1"
 KEYS = ("base_sha256", "model_config", "insert", "lang", "tensors")
-COUNTER = "num_batches_tracked"  # of batch norm; nothing is computed from it
-
-
-def fingerprint(config: ModelConfig, weights: Mapping[str, Tensor]) -> str:
-    """SHA-256, in hexadecimal, of front end, blocks and encoder weights in fp32; of a plain network, head left out."""
-    plain = {name: value for name, value in to_dict(config).items() if name != "labels"}
-    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
-    for name in sorted(weights):
-        if name.startswith("encoder.") and not name.endswith(COUNTER):
-            digest.update(f"{name} {tuple(weights[name].shape)}".encode())
-            digest.update(weights[name].detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def changed_tensors(weights: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -78,9 +72,9 @@ def save_adapter(run: str | Path, path: str | Path, base: str | Path | None = No
         raise ValueError(
             f"{run} did not begin with another checkpoint (train.py --init), so there is no base to leave out"
         )
-    original = plain(load_model(base))  # as ``quartznet.initial`` read it: what LoRA added to it is merged
-    found = fingerprint(original.config, original.state_dict())
-    if found != expected:
+    original = read_base(str(base))
+    if original.fingerprint != expected:
+        found = original.fingerprint
         raise ValueError(f"{base} is not the network that {run} began with ({found[:12]}, not {expected[:12]})")
     contents = {
         "format": FORMAT,
@@ -88,7 +82,7 @@ def save_adapter(run: str | Path, path: str | Path, base: str | Path | None = No
         "model_config": payload["model_config"],
         "insert": payload.get("insert", {}),
         "lang": payload.get("lang"),
-        "tensors": changed_tensors(payload["weights"], original.state_dict()),
+        "tensors": changed_tensors(payload["weights"], original.weights),
     }
     replace_atomically(Path(path), lambda temporary: torch.save(contents, temporary))
     return contents
@@ -127,14 +121,21 @@ def read_adapter(path: str | Path) -> dict:
     return contents
 
 
-def apply_adapter(base: QuartzNet, path: str | Path) -> QuartzNet:
+def apply_adapter(base: QuartzNet | Base, path: str | Path) -> QuartzNet:
     """A new network: ``base``, changed as the file says, with the file's alphabet; in evaluation mode.
+
+    ``base`` is a network, or what ``quartznet.initial.read_base`` reads, which may be an encoder alone.
 
     Raises:
         FileNotFoundError, ValueError: see ``read_adapter``; also for another base, and tensors that do not fit.
     """
-    contents, base = read_adapter(path), plain(copy.deepcopy(base))
-    found, wanted = fingerprint(base.config, base.state_dict()), contents["base_sha256"]
+    contents = read_adapter(path)
+    if isinstance(base, Base):
+        config, weights = base.config, base.weights
+    else:
+        base = plain(copy.deepcopy(base))
+        config, weights = base.config, base.state_dict()
+    found, wanted = fingerprint(config, weights), contents["base_sha256"]
     if found != wanted:
         raise ValueError(
             f"{path} was made for another base: it needs the network {str(wanted)[:12]}, this is {found[:12]}; "
@@ -142,7 +143,7 @@ def apply_adapter(base: QuartzNet, path: str | Path) -> QuartzNet:
         )
     model = QuartzNet(from_dict(ModelConfig, contents["model_config"], "model_config."))
     insert(model.encoder, from_dict(InsertConfig, contents["insert"], "insert."))
-    encoder = {name: value for name, value in base.state_dict().items() if name.startswith("encoder.")}
+    encoder = {name: value for name, value in weights.items() if name.startswith("encoder.")}
     try:
         missing, unexpected = model.load_state_dict({**encoder, **contents["tensors"]}, strict=False)
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -177,7 +178,7 @@ def run(options: argparse.Namespace) -> None:
         print(summary(read_adapter(options.adapter)))
     else:
         contents = read_adapter(options.adapter)
-        model = apply_adapter(load_model(options.base), options.adapter)
+        model = apply_adapter(read_base(options.base), options.adapter)
         inserted = contents["insert"]
         if inserted.get("kind") == "lora":
             model, inserted = plain(model), {}

@@ -9,25 +9,28 @@ one or the new one, never half of one, even when the power fails. The surprise: 
 too. Without them a resumed run is a different run.
 """
 
+import hashlib
+import json
 import os
 import random
 import reprlib
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from quartznet.config import ModelConfig
 from quartznet.finetune import insert
 from quartznet.model import QuartzNet
-from quartznet.settings import from_dict
+from quartznet.settings import from_dict, to_dict
 from quartznet.tune_config import InsertConfig
 
 FORMAT = "quartznet-1"
+COUNTER = "num_batches_tracked"  # of batch norm; nothing is computed from it
 
 
 def replace_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -133,6 +136,17 @@ def load_checkpoint(path: str | Path) -> dict:
         if not isinstance(payload.get(key), str | None):
             raise ValueError(f"{path}: {key} must be text, got {reprlib.repr(payload[key])}; the file is broken")
     return payload
+
+
+def fingerprint(config: ModelConfig, weights: Mapping[str, Tensor]) -> str:
+    """SHA-256, in hexadecimal, of front end, blocks and encoder weights in fp32; of a plain network, head left out."""
+    plain = {name: value for name, value in to_dict(config).items() if name != "labels"}
+    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
+    for name in sorted(weights):
+        if name.startswith("encoder.") and not name.endswith(COUNTER):
+            digest.update(f"{name} {tuple(weights[name].shape)}".encode())
+            digest.update(weights[name].detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def not_finite(model: nn.Module) -> list[str]:

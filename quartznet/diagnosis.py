@@ -20,7 +20,9 @@ from collections.abc import Mapping, Sequence
 HOPELESS = 0.98  # WER from which on a cause is named
 
 
-def named_cause(history: Sequence[Mapping], empty: float, impossible: float, skipped: int, suspicion: str = "") -> str:
+def named_cause(
+    history: Sequence[Mapping], empty: float, impossible: float, skipped: int, suspicion: str = "", is_ctc: bool = True
+) -> str:
     """The cause, with figures; empty where the newest WER is below 98 %.
 
     Args:
@@ -28,6 +30,7 @@ def named_cause(history: Sequence[Mapping], empty: float, impossible: float, ski
         empty: share of the dev clips with an empty hypothesis.
         impossible: share of the dev clips whose text needs more frames than there are.
         skipped: steps left out because loss or gradient were not finite.
+        is_ctc: training and dev loss are the same quantity.
         suspicion: what was found wrong with the features before training; empty where nothing was.
     """
     now = history[-1]
@@ -47,7 +50,7 @@ def named_cause(history: Sequence[Mapping], empty: float, impossible: float, ski
             f"the training loss rose from {least:.0f} to {last:.0f}" if last > least else f"{skipped} steps left out"
         )
         return f"rate too high: {course}; try a third of --optim.lr, or --find-lr"
-    if now["loss"] > 5 * last:
+    if is_ctc and now["loss"] > 5 * last:
         return (
             f"batch norm lags: dev loss {now['loss']:.0f}, training loss {last:.0f}; weights move faster than running "
             "statistics follow, and it goes when the rate falls"

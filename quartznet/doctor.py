@@ -4,6 +4,7 @@
 
 takes the options of train.py, so what is examined is the run that would follow, and looks at
 
+    clips         can they be read, and how many are left out
     alphabet      do the language's letters cover the texts, or does another language fit better
     sample-rate   is 8 kHz speech in files that say 16 kHz
     transcripts   does a clip know its own text better than those of other clips
@@ -18,6 +19,7 @@ be right for it, and where they are it takes a minute.
 """
 
 import dataclasses
+import logging
 import resource
 import sys
 import textwrap
@@ -27,9 +29,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from data.clips import prepare, read_data
+from data.clips import measured, prepare, read_data
 from data.loaders import evaluation_loader
 from data.manifest import Utterance
+from quartznet import commandline
 from quartznet.alphabet import Alphabet
 from quartznet.audio import read_audio
 from quartznet.audit import audit
@@ -50,12 +53,13 @@ from quartznet.initial import build_model, read_base
 from quartznet.interpolate import measure_batch_norm
 from quartznet.model import QuartzNet
 from quartznet.optim import build_optimizer
-from quartznet.options import read_options
+from quartznet.options import Options, follow_recipe, read_options
 from quartznet.recognition import recognise, recognition_loss, summarise
 from quartznet.step import choose_precision
 from quartznet.text import Language, find_language, known_languages, language_from_texts
 
-USAGE = "python -m quartznet.doctor --init CHECKPOINT --data PATH --lang CODE [options of train.py]"
+USAGE = """python -m quartznet.doctor --init CHECKPOINT --data PATH --lang CODE
+                                  [options of train.py]"""
 CLIPS = 32  # that are listened to
 BY_HEART = 8  # that are learnt
 SECONDS = 60.0  # of learning, at most
@@ -74,9 +78,16 @@ def shortest(clips: Sequence[Utterance], count: int) -> list[Utterance]:
     return sorted(long_enough or clips, key=lambda clip: clip.duration)[:count]
 
 
-def read_signals(clips: Sequence[Utterance], sample_rate: int) -> list[Tensor]:
-    """The clips' samples; raises OSError or ValueError for one that cannot be read."""
-    return [read_audio(clip.audio_path, sample_rate, clip.offset, clip.duration, clip.span) for clip in clips]
+def read_signals(clips: Sequence[Utterance], sample_rate: int) -> tuple[list[Utterance], list[Tensor], list[str]]:
+    """The clips that can be read, their samples, and a message for each of the others."""
+    read, signals, problems = [], [], []
+    for clip in clips:
+        try:
+            signals.append(read_audio(clip.audio_path, sample_rate, clip.offset, clip.duration, clip.span))
+            read.append(clip)
+        except (OSError, ValueError) as error:
+            problems.append(f"{clip.origin or clip.name}: {error}")
+    return read, signals, problems
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -188,7 +199,8 @@ def check_cost(
     heard = sum(clip.duration for clip in clips)
     epoch = heard * seconds_a_second
     steps = settings.steps
-    epochs = settings.epochs if steps is None else steps * settings.data.batch_seconds / max(heard, 1e-9)
+    of_a_step = settings.data.batch_seconds * settings.optim.accumulate
+    epochs = settings.epochs if steps is None else steps * of_a_step / max(heard, 1e-9)
     if device.type == "cuda":
         used, what = torch.cuda.max_memory_allocated(device) / 1e9, "GPU memory"
     else:
@@ -204,11 +216,23 @@ def check_cost(
 # The whole
 
 
-def examine(settings: TrainSettings) -> list[Finding]:
+def check_clips(clips: Sequence[Utterance], problems: Sequence[str]) -> Finding:
+    """What was left out before anything could be looked at."""
+    if not problems:
+        return Finding("clips", "ok", f"{len(clips):,} to train on, none left out")
+    seen = f"{len(clips):,} to train on, {len(problems):,} left out; the first: {problems[0]}"
+    return Finding("clips", "note", seen, "python -m data.prepare lists all of them with the reason")
+
+
+def examine(options: Options) -> list[Finding]:
     """All checks; raises ValueError or OSError where something cannot even be looked at."""
+    settings = options.settings()
     torch.manual_seed(settings.seed)
     device = choose_device(settings.device)
     splits = read_data(settings)
+    if options.recipe:
+        splits = measured(splits)
+        settings, _ = follow_recipe(options, [clip.duration for clip in splits.train], device.type)
     texts = [clip.text for clip in splits.train]
     language = find_language(settings.lang) or language_from_texts(settings.lang, texts)
     findings = [report(check_alphabet(texts, language))]
@@ -222,14 +246,18 @@ def examine(settings: TrainSettings) -> list[Finding]:
 
     model = make_model()
     frames_per_second = model.config.features.sample_rate / model.samples_per_output
-    train = prepare(splits, language, Alphabet(language.labels), frames_per_second, settings).train
-    clips = sample(train, CLIPS)
-    signals = read_signals(clips, model.config.features.sample_rate)
+    prepared = prepare(splits, language, Alphabet(language.labels), frames_per_second, settings)
+    train = prepared.train
+    clips, signals, problems = read_signals(sample(train, CLIPS), model.config.features.sample_rate)
+    findings.append(report(check_clips(train, [*prepared.skipped, *problems])))
+    if not clips:
+        raise ValueError(f"none of the clips looked at can be read; the first problem: {problems[0]}")
     if base is not None:
         model = model.cpu().eval()  # where the signals are
-        findings += [report(finding) for finding in check_speech(model, clips, signals)]
+        speech = [report(finding) for finding in check_speech(model, clips, signals)]
+        findings += speech
         front_end = check_front_end(model, signals)
-        if findings[1].level == "fault" == front_end.level:
+        if speech[0].level == "fault" == front_end.level:
             advice = "the sample rate may explain it: mend that first"
             front_end = dataclasses.replace(front_end, level="note", advice=advice)
         findings.append(report(front_end))
@@ -257,7 +285,15 @@ def report(finding: Finding) -> Finding:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 nothing to correct, 1 a fault was found, 2 it could not look (one line on stderr)."""
     try:
-        findings = examine(read_options(arguments, __doc__.split("\n")[0], USAGE).settings())
+        with commandline.messages_on_screen():
+            logging.getLogger().setLevel(logging.WARNING)  # the findings say what there is to say
+            findings = examine(read_options(arguments, __doc__.split("\n")[0], USAGE))
+    except torch.OutOfMemoryError:
+        print("error: the GPU's memory is full; lower --data.batch_seconds", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("aborted", file=sys.stderr)
+        return 130
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -154,9 +154,9 @@ class Tuning:
             for _, norm in batch_norms(model):
                 norm.eval()
 
-    def count(self, model: nn.Module) -> tuple[int, int]:
-        """Numbers that learn at some time during the run: of the encoder, and of the output layer."""
-        chosen = self.learning(model, 10**9)
+    def count(self, model: nn.Module, last_epoch: int) -> tuple[int, int]:
+        """Numbers that learn by the end of a run of so many epochs: of the encoder, and of the output layer."""
+        chosen = self.learning(model, last_epoch)
         sizes = {name: parameter.numel() for name, parameter in model.named_parameters() if name in chosen}
         head = sum(size for name, size in sizes.items() if block_of(name) is None)
         return sum(sizes.values()) - head, head

@@ -12,8 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from quartznet import load_model
-from quartznet.adapter import fingerprint
-from quartznet.checkpoint import is_checkpoint, load_checkpoint
+from quartznet.checkpoint import fingerprint, is_checkpoint, load_checkpoint
 from quartznet.config import ModelConfig, TrainSettings, preset_blocks
 from quartznet.finetune import plain
 from quartznet.head import plan_head, transfer_head

@@ -36,7 +36,7 @@ from quartznet.model import QuartzNet
 from quartznet.old_speech import watched_sets
 from quartznet.recognition import recognise, summarise
 from quartznet.settings import to_dict
-from quartznet.text import find_language, language_from_texts
+from quartznet.text import Language, find_language, language_from_texts
 from quartznet.tune_config import KeepSettings
 from quartznet.watch import WatchedSet, watcher
 
@@ -95,13 +95,13 @@ def base_for(tuned: QuartzNet, base: Base) -> dict[str, Tensor]:
     return {**base.weights, **carried}
 
 
-def batches_of(path: str, split: str, model: QuartzNet, lang: str, seconds: float) -> Iterable[Batch]:
-    """Batches of one part of a corpus, at most ``seconds`` of it, spread evenly."""
-    texts = [clip.text for clip in read_source(path, split)[0]]
-    language = find_language(lang) or language_from_texts(lang, texts)
-    clips, _ = read_other(path, language.restricted_to(model.config.labels), split)
+def batches_of(path: str, split: str, model: QuartzNet, language: Language, seconds: float) -> Iterable[Batch]:
+    """Batches of one part of a corpus, about ``seconds`` of it at most, spread evenly."""
+    clips, skipped = read_other(path, language.restricted_to(model.config.labels), split)
+    if skipped:
+        print(f"{len(skipped)} clips of {path} left out; the first: {skipped[0]}")
     total = sum(clip.duration for clip in clips)
-    clips = clips[:: max(1, round(total / seconds))]
+    clips = clips[:: max(1, math.ceil(total / seconds))]
     rate, shortest = model.config.features.sample_rate, model.front_end.shortest
     return evaluation_loader(clips, Alphabet(model.config.labels), rate, 80.0, shortest=shortest)
 
@@ -135,13 +135,13 @@ class Line:
 
 def sweep(line: Line, alphas: Sequence[float]) -> float:
     """Prints a table of all alphas; returns the one with the least dev WER, then CER."""
-    names = "".join(f"{watched.name[-20:]:>22}" for watched in line.watched)
+    names = "".join(f"{watched.name[-15:]:>17}" for watched in line.watched)
     print(f"{'alpha':>6}{'dev WER':>11}{'dev CER':>10}{names}")
     results = []
     for alpha in alphas:
         line.go_to(alpha)
         wer, cer, watched = line.scores()
-        rates = "".join(f"{100 * rate:>20.2f} %" for rate in watched)
+        rates = "".join(f"{100 * rate:>15.2f} %" for rate in watched)
         print(f"{alpha:>6.2f}{100 * wer:>9.2f} %{100 * cer:>8.2f} %{rates}", flush=True)
         results.append((wer, cer, alpha))
     return min(results)[2]
@@ -162,10 +162,12 @@ def open_line(options: argparse.Namespace) -> tuple[Line, str]:
         raise ValueError(f"{options.tuned} does not say its language; give it with --lang")
     end = {name: value.clone() for name, value in tuned.state_dict().items()}
     model = tuned.to(choose_device(options.device))
-    train = batches_of(options.data, "train", model, lang, 60 * options.minutes)
-    dev = batches_of(options.data, "dev", model, lang, math.inf)
+    texts = [clip.text for clip in read_source(options.data, "train")[0]]
+    new = find_language(lang) or language_from_texts(lang, texts)
+    train = batches_of(options.data, "train", model, new, 60 * options.minutes)
+    dev = batches_of(options.data, "dev", model, new, math.inf)
     settings = TrainSettings(lang=lang, keep=KeepSettings(watch=tuple(options.watch)))
-    watched = watched_sets(model, settings, base)
+    watched = watched_sets(model, settings, base, new)
     return Line(model, base_for(tuned, base), end, train, dev, watched), lang
 
 

@@ -26,13 +26,27 @@ from quartznet.watch import WatchedSet
 logger = logging.getLogger(__name__)
 
 
-def old_language(settings: TrainSettings, base: Base | None, name: str = "") -> Language:
-    """The text rules of a watched or replayed set: those that its name begins with (it-news), else the old ones."""
-    code = settings.keep.lang or (base.lang if base is not None else None) or settings.lang
+def old_language(settings: TrainSettings, base: Base | None, new: Language, name: str = "") -> Language:
+    """The text rules of a watched or replayed set: those that its name begins with (it-news), else the old ones.
+
+    Args:
+        new: the rules of the language that is learnt, which may have been made from its texts.
+
+    Raises:
+        ValueError: nothing says which language the old one is, or it has no rules.
+    """
     named = name.partition("-")[0]
-    language = (find_language(named) if re.fullmatch("[a-z]{2,3}", named) else None) or find_language(code)
+    if named == new.code:
+        return new
+    language = find_language(named) if re.fullmatch("[a-z]{2,3}", named) else None
+    if language is not None:
+        return language
+    code = settings.keep.lang or (base.lang if base is not None else settings.lang)
+    if code is None:
+        raise ValueError(f"{base.path} does not say its language; name that of the old speech with --keep.lang")
+    language = new if code == new.code else find_language(code)
     if language is None:
-        raise ValueError(f"there are no text rules for {code!r}; name the language of old speech with --keep.lang")
+        raise ValueError(f"there are no text rules for {code!r}; name a language that has them with --keep.lang")
     return language
 
 
@@ -41,20 +55,23 @@ def remember(settings: TrainSettings, base: Base | None, device: torch.device) -
     keep = settings.keep
     if keep.l2sp == keep.lwf == 0:
         return None
-    if base is None or "decoder.weight" not in base.weights:
-        raise ValueError("keep.l2sp and keep.lwf hold on to a network of --init, output layer included; there is none")
+    if base is None or (keep.lwf and "decoder.weight" not in base.weights):
+        raise ValueError("keep.l2sp holds on to a network of --init, keep.lwf to its output layer too; there is none")
     old = QuartzNet(base.config)
-    old.load_state_dict(base.weights)
+    old.load_state_dict(base.weights, strict="decoder.weight" in base.weights)
     return Memory(old.to(device), keep.l2sp, keep.lwf, keep.temperature)
 
 
-def watched_sets(model: QuartzNet, settings: TrainSettings, base: Base | None) -> list[WatchedSet]:
-    """Each set under the network's own output layer where that has all its letters, and under the old one."""
+def watched_sets(model: QuartzNet, settings: TrainSettings, base: Base | None, new: Language) -> list[WatchedSet]:
+    """Each set under the network's own output layer where that has all its letters, and under the old one.
+
+    ``new`` are the rules of the language that is learnt.
+    """
     rank, world = distributed.rank(), distributed.world_size()
     rate, data = model.config.features.sample_rate, settings.data
     sets = []
     for name, path in settings.keep.watched:
-        language = old_language(settings, base, name)
+        language = old_language(settings, base, new, name)
         heads: list[tuple[str, Decoder | None, tuple[str, ...]]] = []
         if language.code == settings.lang or {*language.labels} <= {*model.config.labels}:
             heads.append((name, None, model.config.labels))

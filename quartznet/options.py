@@ -7,6 +7,7 @@ what; a manifest that is called ``all`` is written ``./all``.
 """
 
 import argparse
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,11 @@ from pathlib import Path
 
 from quartznet import commandline
 from quartznet.config import TrainSettings
+from quartznet.recipes import Choice, Situation, as_mapping, choose, table
+from quartznet.runstate import flatten
 from quartznet.settings import from_dict, override
+
+logger = logging.getLogger(__name__)
 
 SHORT_NAMES = {
     "data": "data.source",
@@ -103,6 +108,24 @@ def read_options(arguments: Sequence[str] | None, description: str, usage: str) 
     found = Options(mapping, options.recipe, options.find_lr)
     found.settings()  # what is impossible is said before the data is read
     return found
+
+
+def follow_recipe(
+    options: Options, seconds: Sequence[float], device: str, processes: int = 1
+) -> tuple[TrainSettings, list[Choice]]:
+    """Settings by hours of speech below those that were chosen, and the choices; printed with their reasons.
+
+    Args:
+        seconds: durations of the training clips.
+    """
+    asked = options.settings()
+    is_open = "batch_seconds" not in options.chosen.get("data", {})
+    batch = None if is_open else asked.data.batch_seconds * asked.optim.accumulate
+    longest = min(max(seconds, default=0.0), asked.data.max_duration)
+    situation = Situation(sum(seconds) / 3600, longest, asked.init is not None, device, processes, batch)
+    choices = choose(options.recipe, situation)
+    logger.info("%s", table(options.recipe, situation, choices, list(flatten(options.chosen))))
+    return options.settings(as_mapping(choices)), choices
 
 
 def check_start(mapping: Mapping, from_scratch: bool) -> None:

@@ -133,6 +133,9 @@ def load_run(settings: TrainSettings, identity: dict, path: Path) -> dict:
     if payload.get("insert") != identity.get("insert"):
         found, wanted = payload.get("insert", "nothing"), identity.get("insert", "nothing")
         raise ValueError(f"{path} has {found} added to the network, this run would have {wanted}; {advice}")
+    before, now = payload.get("base_sha256"), identity.get("base_sha256")
+    if before and now and before != now:
+        raise ValueError(f"{path} began with another checkpoint than today's --init {identity.get('init')}; {advice}")
     train = payload["train"]
     known = {item.name for item in fields(TrainState)}
     strange = [key for key in PARTS if key not in train] + sorted({*train.get("state", {})} - known)

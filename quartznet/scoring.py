@@ -64,7 +64,9 @@ def evaluate(
         record = {"step": state.step, "epoch": state.epoch, "loss": result.loss, "wer": result.wer, "cer": result.cer}
         state.history.append({**record, "train_loss": train_loss, "seconds": state.seconds})
         log.dev(state.history[-1], result.examples)
-        cause = named_cause(state.history, result.empty, result.impossible, state.skipped_steps, task.suspicion)
+        cause = named_cause(
+            state.history, result.empty, result.impossible, state.skipped_steps, task.suspicion, task.is_ctc
+        )
         if cause:
             log.say(f"WER {100 * result.wer:.0f} %: {cause}")
         note_watched(state, watched, log)

@@ -84,8 +84,8 @@ class KeepSettings:
                 f"got {self.l2sp:g}, {self.lwf:g} and {self.temperature:g}"
             )
         shares = [share for _, share in self.replayed]
-        if sum(shares) >= 1:
-            raise ValueError(f"keep.replay: the shares add up to {sum(shares):g}; something new must be left to learn")
+        if sum(shares) > 0.9:
+            raise ValueError(f"keep.replay: the shares add up to {sum(shares):g}; a tenth must be left for what is new")
         names = [name for name, _ in self.watched]
         if len(set(names)) < len(names):
             raise ValueError(f"keep.watch: every set needs a name of its own, got {', '.join(names)}")
@@ -105,8 +105,11 @@ class KeepSettings:
     def watched(self) -> list[tuple[str, str]]:
         """Name and manifest of each entry of ``watch``; raises ValueError for one without both."""
         pairs = [tuple(entry.partition("=")[::2]) for entry in self.watch]
-        if not all(name and path for name, path in pairs):
-            raise ValueError(f"keep.watch needs NAME=MANIFEST, got {', '.join(self.watch)}")
+        if not all(re.fullmatch(r"[\w-]{1,10}", name) and path for name, path in pairs):
+            raise ValueError(
+                "keep.watch needs NAME=MANIFEST, NAME of up to 10 letters, digits and dashes, "
+                f"got {', '.join(self.watch)}"
+            )
         return pairs
 
 

@@ -1,6 +1,7 @@
 """quartznet.adapter: a small file that gives the tuned network back, on its own base and on no other."""
 
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ from test_train import english
 
 import evaluate
 import train
-from quartznet import load_model
+from quartznet import load_model, save_nemo
 from quartznet.adapter import apply_adapter, fingerprint, main, read_adapter, save_adapter
 from quartznet.checkpoint import load_checkpoint, save_checkpoint
+from quartznet.initial import read_base
 from quartznet.model import QuartzNet
 
 
@@ -179,3 +181,22 @@ def test_adapters_cannot_go_into_a_nemo_file(tmp_path: Path) -> None:
     model = load_model(run)
     save_nemo(model, tmp_path / "es.nemo")
     torch.testing.assert_close(output(load_model(tmp_path / "es.nemo")), output(model), atol=1e-4, rtol=0)
+
+
+def test_an_encoder_alone_can_be_the_base(tmp_path: Path) -> None:
+    """A .nemo without its decoder: the training ends well, and base and file give the tuned network."""
+    init = english(tmp_path / "en.pt")
+    save_nemo(load_model(init), tmp_path / "en.nemo")
+    bare = tmp_path / "bare"
+    with tarfile.open(tmp_path / "en.nemo") as archive:
+        archive.extractall(bare, filter="data")
+    weights = torch.load(bare / "model_weights.ckpt", weights_only=True)
+    encoder = {name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")}
+    torch.save(encoder, bare / "JasperEncoder-STEP-1.pt")
+    (bare / "model_weights.ckpt").unlink()
+    manifest, run = tones.write_corpus(tmp_path), tmp_path / "run"
+    arguments = ["--init", str(bare / "JasperEncoder-STEP-1.pt"), "--lang", "xx", "--data", str(manifest)]
+    arguments += ["--train", "lora", "--epochs", "1", "--device", "cpu", "--data.workers", "0", "--out", str(run)]
+    assert train.main([*arguments, "--allow-char-loss"]) == 0
+    base = read_base(str(bare / "JasperEncoder-STEP-1.pt"))
+    assert torch.equal(output(apply_adapter(base, run / "adapter.pt")), output(load_model(run)))

@@ -20,6 +20,7 @@ def course(*losses: float, wer: float = 1.0, cer: float = 1.0, dev: float | None
         (course(200, 190), {"impossible": 0.5}, "labels that do not fit: 50% of the dev texts"),
         (course(200, 190), {"suspicion": "a window of 20 ms"}, "features that differ: a window of 20 ms"),
         (course(200, 190, dev=5000.0), {"empty": 1.0}, "batch norm lags: dev loss 5000, training loss 190"),
+        (course(20, 19, dev=500.0), {"empty": 1.0, "is_ctc": False}, "the normal blank plateau"),
         (course(200, 190, cer=0.6), {}, "no fault: letters come (60 % CER)"),
     ],
 )

@@ -69,7 +69,15 @@ def examined(capsys: pytest.CaptureFixture, *arguments: str, seconds: float = 2.
 
 def test_all_is_well(corpus: Path, capsys: pytest.CaptureFixture) -> None:
     status, texts = examined(capsys, "--init", str(SHIPPED), "--data", str(corpus), "--lang", "en", seconds=25.0)
-    assert status == 0 and list(texts) == ["alphabet", "sample-rate", "transcripts", "front-end", "learning", "cost"]
+    assert status == 0 and list(texts) == [
+        "alphabet",
+        "clips",
+        "sample-rate",
+        "transcripts",
+        "front-end",
+        "learning",
+        "cost",
+    ]
     assert all(text.startswith("ok:") for text in texts.values()), texts
     assert "WER 0 %" in texts["learning"] and "min an epoch" in texts["cost"]
 
@@ -87,7 +95,7 @@ def test_wrong_features_are_named(corpus: Path, tmp_path: Path, capsys: pytest.C
 def test_a_wrong_window_of_the_real_network_is_named(shared: Path, folder: str) -> None:
     model = load_model(shared / "checkpoints" / "quartznet15x5_en.nemo").eval()
     clips = doctor.sample(read_manifest(shared / "corpora" / folder / "train.jsonl"), doctor.CLIPS)
-    signals = doctor.read_signals(clips, 16000)
+    _, signals, _ = doctor.read_signals(clips, 16000)
     assert check_front_end(model, signals).level == "ok"
     model.config = replace(model.config, features=replace(model.config.features, window_size=400))
     finding = check_front_end(model, signals)
@@ -127,7 +135,7 @@ def test_8_khz_with_a_header_of_16_is_named(corpus: Path, tmp_path: Path, capsys
 def test_without_a_start_only_what_can_be_looked_at(corpus: Path, capsys: pytest.CaptureFixture) -> None:
     arguments = ("--from-scratch", "--preset", "tiny", "--data", str(corpus), "--lang", "en")
     _, texts = examined(capsys, *arguments)
-    assert list(texts) == ["alphabet", "learning", "cost"]
+    assert list(texts) == ["alphabet", "clips", "learning", "cost"]
 
 
 def test_what_cannot_be_examined(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -164,3 +172,19 @@ def test_the_signals_and_the_network_are_on_one_device(
     monkeypatch.setattr(torch.nn.Module, "cpu", lambda model: model.to_empty(device="cpu"))  # nothing comes from meta
     assert doctor.main(["--init", str(SHIPPED), "--data", str(corpus), "--lang", "en", *RATE]) == 2
     assert "error: far enough" in capsys.readouterr().err
+
+
+def test_a_broken_clip_is_named_and_the_rest_is_looked_at(corpus: Path, tmp_path: Path, capsys) -> None:
+    train = entries(corpus, "train")
+    (tmp_path / "broken.wav").write_bytes(b"nothing")
+    train[3] |= {"audio_filepath": str(tmp_path / "broken.wav")}
+    folder = write(tmp_path / "one", train[:12], entries(corpus, "dev"))
+    _, texts = examined(capsys, "--init", str(SHIPPED), "--data", str(folder), "--lang", "en")
+    assert texts["clips"].startswith("NOTE: 12 to train on, 1 left out; the first:") and "broken.wav" in texts["clips"]
+    assert "transcripts" in texts
+
+
+def test_the_recipe_is_what_is_examined(corpus: Path, capsys: pytest.CaptureFixture) -> None:
+    arguments = ("--init", str(SHIPPED), "--data", str(corpus), "--lang", "en", "--recipe", "auto", "--epochs", "3")
+    assert doctor.main([*arguments, "--data.workers", "0", "--device", "cpu"]) in (0, 1)
+    assert "at rate 0.0005" in " ".join(capsys.readouterr().out.split())

@@ -239,10 +239,11 @@ def test_counts_what_will_learn() -> None:
     model = small_model(FOUR)
     total = sum(parameter.numel() for parameter in model.encoder.parameters())
     head = sum(parameter.numel() for parameter in model.decoder.parameters())
-    assert Tuning(TuneSettings(unfreeze_every=3), 5).count(model) == (total, head)
-    assert Tuning(TuneSettings("head")).count(model) == (0, head)
+    assert Tuning(TuneSettings(unfreeze_every=3), 5).count(model, 14) == (total, head)
+    assert Tuning(TuneSettings("head")).count(model, 9) == (0, head)
     norms = sum(p.numel() for _, norm in batch_norms(model) for p in norm.parameters())
-    assert Tuning(TuneSettings("bn")).count(model) == (norms, head)
+    assert Tuning(TuneSettings("bn")).count(model, 0) == (norms, head)
+    assert Tuning(TuneSettings(), 5).count(model, 4) == (0, head)  # a run that ends before the encoder thaws
 
 
 def test_more_blocks_than_there_are() -> None:

@@ -47,7 +47,11 @@ def test_only_lora_and_adapters_insert_something() -> None:
         ({"replay": "en.jsonl:1.5"}, "got 'en.jsonl:1.5'"),
         ({"replay": "en.jsonl:0.0"}, "got 'en.jsonl:0.0'"),
         ({"replay": "a:0.5,b:0.5"}, "the shares add up to 1"),
-        ({"watch": "en.jsonl"}, "keep.watch needs NAME=MANIFEST, got en.jsonl"),
+        (
+            {"watch": "en.jsonl"},
+            "keep.watch needs NAME=MANIFEST, NAME of up to 10 letters, digits and dashes, got en.jsonl",
+        ),
+        ({"watch": "an english set=a.jsonl"}, "NAME of up to 10 letters"),
         ({"watch": "en=a,en=b"}, "every set needs a name of its own, got en, en"),
     ],
 )
