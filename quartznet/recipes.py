@@ -29,6 +29,7 @@ from quartznet.settings import override
 
 LIMITS = (("minutes", 1.0), ("hours", 10.0), ("tens", 100.0), ("hundreds", math.inf))  # hours of speech
 STEPS = 1200  # of the recipe for minutes
+FILLED = 0.67  # of a batch's seconds, seen on 10 and 28 minutes: buckets and the slowest speed leave the rest empty
 COLUMNS = 80
 
 
@@ -72,7 +73,7 @@ def batches(name: str, situation: Situation) -> tuple[float, list[Choice]]:
     most = 80.0 if situation.device == "cpu" else 320.0  # of one process and batch, by memory
     batch = max(min(wanted / situation.processes, most), min(situation.longest, 20.0))
     accumulate = max(1, round(wanted / situation.processes / batch))
-    steps = situation.hours * 3600 / (batch * accumulate * situation.processes)
+    steps = situation.hours * 3600 / (FILLED * batch * accumulate * situation.processes)
     choices = [Choice("data.batch_seconds", batch, f"{steps:.0f} steps an epoch; larger batches would leave too few")]
     if accumulate > 1:
         choices.append(Choice("optim.accumulate", accumulate, "as many batches to a step as the optimiser likes"))
@@ -108,7 +109,7 @@ def duration(name: str, batch: float, situation: Situation) -> list[Choice]:
     """Epochs and schedule."""
     factor = 1 if situation.has_init else 3
     if name == "minutes":
-        steps = max(1.0, situation.hours * 3600 / batch)
+        steps = max(1.0, situation.hours * 3600 / (FILLED * batch))
         epochs = max(8, min(100, round(STEPS * factor / steps)))
         why = f"about {STEPS * factor:,} steps: with so little speech steps count, not epochs"
     else:
