@@ -1,8 +1,8 @@
 """From what the settings name to clips that can be trained on: corpus -> text rules -> durations -> what is usable.
 
-    splits = read_data(settings)                                   # manifests, a corpus, or the embedded default
-    language = choose_language(splits, settings.lang)              # with a table of what the rules keep and lose
-    clips = prepare(splits, language, alphabet, settings)          # normalised, measured, and what was left out
+    splits = read_data(settings)                        # manifests, a corpus, or the embedded default
+    language = choose_language(splits, settings)        # with a table of what the rules keep and lose
+    clips = prepare(splits, language, alphabet, frames_per_second, settings)    # and what was left out
 
 The surprise: nothing is dropped in silence. Whatever cannot be learnt from becomes a message with file and line, and
 the caller writes all of them into the run folder.

@@ -6,7 +6,7 @@ through the right front end they come back; with another window, hop or normalis
     mean over channels of  (m - m0)^2 / v0 + v / v0 - 1 - log(v / v0)            (m, v measured; m0, v0 remembered)
 
 twice the divergence between two Gaussians. It is computed for the front end as it is and for others; another one that
-fits far better names the mistake. Measured on real clips of five corpora: 0.02 to 0.07 with the right one, up to twice
+fits far better names the mistake. Measured on real clips of four corpora: 0.02 to 0.07 with the right one, up to twice
 that with a window of 25 in place of 20 ms, 0.25 to 0.6 with the wrong normalisation.
 
 **Transcripts.** A clip's own text should have a higher CTC likelihood than texts of other clips, even under a network
@@ -34,7 +34,7 @@ from quartznet.model import QuartzNet
 FITS = 0.75  # another front end must have less than this share of the distance to be named
 CLEARLY = 0.01  # and be nearer by this much
 NARROW = 0.3  # of the sample rate: what was resampled from half of it has nothing above 0.25 and the filter's slope
-SILENCE = -50.0  # dB; real clips of five corpora have -11 to -37 above that edge, resampled ones -52 to -100
+SILENCE = -50.0  # dB; wide-band clips of three corpora have -11 to -37 above that edge, resampled ones -52 to -100
 MISFIT = 0.25  # a distance above this is a misfit even if no other front end explains it
 
 

@@ -4,8 +4,8 @@
 
 takes the options of train.py, so what is examined is the run that would follow, and looks at
 
-    clips         can they be read, and how many are left out
     alphabet      do the language's letters cover the texts, or does another language fit better
+    clips         can they be read, and how many are left out
     sample-rate   is 8 kHz speech in files that say 16 kHz
     transcripts   does a clip know its own text better than those of other clips
     front-end     do the features fit what the checkpoint remembers, or would another window, hop or normalisation

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from quartznet import commandline
 from quartznet.config import TrainSettings
-from quartznet.recipes import Choice, Situation, as_mapping, choose, table
+from quartznet.recipes import LIMITS, Choice, Situation, as_mapping, choose, table
 from quartznet.runstate import flatten
 from quartznet.settings import from_dict, override
 
@@ -34,7 +34,7 @@ SHORT_NAMES = {
 METHOD = re.compile(r"all|head|bn|adapters|lora|top-\d+")
 
 
-RECIPES = ("auto", "minutes", "hours", "tens", "hundreds")
+RECIPES = ("auto", *dict(LIMITS))
 
 
 def merged(below: Mapping, above: Mapping) -> dict:
