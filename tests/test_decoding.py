@@ -1,0 +1,70 @@
+"""quartznet.decoding: tuned weights lie beside the language model, and are obeyed, or not, in the open."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from quartznet.beam import BeamSettings
+from quartznet.decoding import Tuned, chosen_settings, file_hash, read_tuned, save_tuned, tuned_file
+
+FOUND = BeamSettings(alpha=0.7, beta=2.0, beam=32)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A file; its content does not matter here."""
+    path = tmp_path / "es.arpa"
+    path.write_text("\\data\\\n")
+    return path
+
+
+def tuned(model: Path, helps: bool = True) -> Tuned:
+    return Tuned(file_hash(model), helps, FOUND, "corpora/es, dev", 0.58, 0.41)
+
+
+def test_an_entry_for_each_network(model: Path) -> None:
+    assert read_tuned(model) == {}
+    path = save_tuned(model, "first", tuned(model))
+    save_tuned(model, "second", tuned(model, helps=False))
+    save_tuned(model, "first", replace(tuned(model), searched_wer=0.4))
+    assert path == tuned_file(model) and path.name == "es.arpa.tuned.yaml"
+    assert read_tuned(model) == {"first": replace(tuned(model), searched_wer=0.4), "second": tuned(model, helps=False)}
+
+
+def test_what_was_tuned_is_used(model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_tuned(model, "net", tuned(model))
+    assert chosen_settings(model, "net", None, None, None) == FOUND
+    assert chosen_settings(model, "net", 200, None, 0.0) == replace(FOUND, beam=200, beta=0.0)
+    assert caplog.text == ""
+
+
+def test_where_it_does_not_help_decoding_is_greedy_unless_asked(model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_tuned(model, "net", tuned(model, helps=False))
+    assert chosen_settings(model, "net", 100, None, None) is None
+    assert "did not help on corpora/es, dev (58.00 % greedy, 41.00 % with it)" in caplog.text
+    assert chosen_settings(model, "net", None, 0.3, None) == replace(FOUND, alpha=0.3)
+
+
+def test_another_network_or_none(model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert chosen_settings(model, "net", None, None, None) == BeamSettings()
+    assert "was not tuned; weights are guesses: run python -m quartznet.lm tune" in caplog.text
+    save_tuned(model, "former self", tuned(model))
+    assert chosen_settings(model, "net", 5, 1.0, 0.5) == replace(BeamSettings(), beam=5, alpha=1.0, beta=0.5)
+    assert "was tuned for other networks only; weights are yours" in caplog.text
+
+
+def test_a_model_that_changed_is_said(model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_tuned(model, "net", tuned(model))
+    model.write_text("another")
+    with caplog.at_level(logging.WARNING):
+        assert chosen_settings(model, "net", None, None, None) == FOUND
+    assert "has changed since it was tuned" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["a: [1", "a: 5", "- a", "net: {alpha: 1}", "5"])
+def test_a_damaged_file_is_named(model: Path, text: str) -> None:
+    tuned_file(model).write_text(text)
+    with pytest.raises(ValueError, match=r"es\.arpa\.tuned\.yaml is not what quartznet\.lm tune wrote .* tune again"):
+        read_tuned(model)
