@@ -48,6 +48,8 @@ LEVELS = (
         "diagnosis",
         "commandline",
         "helptext",
+        "markup",
+        "confusions",
     ),
     (
         "features",
@@ -76,6 +78,7 @@ LEVELS = (
         "nemo_export",
         "report",
         "breakdown",
+        "significance",
         "runlog",
         "runstate",
         "slim",
