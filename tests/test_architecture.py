@@ -57,6 +57,8 @@ LEVELS = (
         "layers",
         "ctc",
         "nbest",
+        "words",
+        "confidence",
         "sequence",
         "optim",
         "ema",
