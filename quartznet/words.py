@@ -1,6 +1,6 @@
 """When each word and letter was said, and how sure of it the network is: of its own text, or of any other text.
 
-The network's frame t is centred on sample t S of the waveform, S = ``model.samples_per_output`` (320: hop 160, stride 2):
+The network's frame t is centred on sample t S of the waveform, S = ``model.samples_per_output`` = hop 160 x stride 2:
 
     features   the STFT pads half a window on either side, so its column m is centred on sample m hop
     network    an odd kernel with "same" padding is symmetric, so output t of a stride s is centred on input s t
@@ -30,7 +30,7 @@ import torchaudio
 from torch import Tensor
 
 from quartznet.alphabet import Alphabet
-from quartznet.confidence import lowest, probability
+from quartznet.confidence import probability, product
 from quartznet.ctc import frames_needed
 
 Measure = Callable[[Tensor, Tensor], Tensor]  # log_probs (time, labels + 1), label of each frame (time,) -> (time,)
@@ -85,8 +85,8 @@ def align(log_probs: Tensor, length: int, ids: Sequence[int], blank: int | None 
     """
     if log_probs.dim() != 2 or not 0 <= length <= len(log_probs):
         raise ValueError(
-            f"align takes one utterance, log_probs (time, labels), and at most its frames; got {tuple(log_probs.shape)} "
-            f"and length {length}"
+            "align takes one utterance, log_probs (time, labels), and at most its frames; "
+            f"got {tuple(log_probs.shape)} and length {length}"
         )
     blank, ids = log_probs.shape[1] - 1 if blank is None else blank, list(ids)
     if any(not 0 <= label < log_probs.shape[1] or label == blank for label in ids):
@@ -134,7 +134,7 @@ def letters(
     return found
 
 
-def join_letters(letters: Sequence[Word], join: Join = lowest) -> list[Word]:
+def join_letters(letters: Sequence[Word], join: Join = product) -> list[Word]:
     """Words out of letters, cut at spaces; an alphabet without a space makes one word of it all."""
     found = []
     for is_space, run in groupby(letters, key=lambda letter: letter.text == " "):
@@ -152,7 +152,7 @@ def align_words(
     alphabet: Alphabet,
     frame_seconds: float,
     measure: Measure = probability,
-    join: Join = lowest,
+    join: Join = product,
 ) -> list[Word]:
     """The words of a given text with their times; arguments and errors as ``align`` and ``Alphabet.encode``."""
     spans = align(log_probs, length, alphabet.encode(text), alphabet.blank)
@@ -165,7 +165,7 @@ def words_of(
     alphabet: Alphabet,
     frame_seconds: float,
     measure: Measure = probability,
-    join: Join = lowest,
+    join: Join = product,
 ) -> list[list[Word]]:
     """The words of greedy decoding, with times and confidence.
 
