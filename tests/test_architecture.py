@@ -59,6 +59,8 @@ LEVELS = (
         "layers",
         "ctc",
         "nbest",
+        "words",
+        "confidence",
         "sequence",
         "optim",
         "ema",
