@@ -145,76 +145,71 @@ def _shared_folder(names: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """The utterances that two results share, in the order of the second."""
+class Comparison:
+    """Two systems on the utterances that both have heard."""
 
-    names: tuple[str, ...]  # as the second result has them
-    references: tuple[str, ...]
-    first: tuple[str, ...]  # hypotheses
-    second: tuple[str, ...]
+    label: str  # of the first
+    words: Difference
+    characters: Difference
+    hypotheses: dict[int, str]  # of the first, by the place of the utterance among the rows of the second
     only_first: int  # utterances that are not in the other result, or have another reference there
     only_second: int
 
-    def difference(self, unit: str, seed: int = 0, resamples: int = 10_000) -> Difference:
-        """``paired_bootstrap`` of a unit, "word" or "character"."""
-        counts = [error_counts(self.references, texts, unit) for texts in (self.first, self.second)]
-        return paired_bootstrap(*counts, seed, resamples)
+    @property
+    def verdict(self) -> str:
+        """One sentence about the words."""
+        if self.words.verdict == "undecided":
+            return "undecided: the interval holds zero, the difference may be luck"
+        return f"the second is {self.words.verdict} than the first: the interval leaves zero out"
 
 
-def pair_results(first: Result, second: Result) -> Pairs:
-    """Finds the utterances of one result in another: the same name and the same reference.
+def _shared(first: Result, second: Result) -> tuple[dict[Key, str], dict[Key, str]]:
+    """Both results by keys that they share as far as possible."""
+    folders = tuple(_shared_folder(name for name, _, _ in result.rows) for result in (first, second))
+    for left, right in (("", ""), folders):
+        found = _keys(first.rows, left), _keys(second.rows, right)
+        if not found[0].keys().isdisjoint(found[1]):
+            return found
+    raise ValueError(
+        f"{first.label} and {second.label} share no utterance with the same reference; "
+        "compare results of one data set, with the same --split and the same --lang"
+    )
+
+
+def compare(first: Result, second: Result, seed: int = 0, resamples: int = 10_000) -> Comparison:
+    """Finds the utterances of one result in another, the same name and the same reference, and draws from them.
 
     Names are compared as they are, and if no two are equal, without the folder that all names of a result share: the
     corpus may have been given by another path.
 
     Raises:
-        ValueError: the two share no utterance.
+        ValueError: the two share no utterance, or nothing was said in those that they share.
     """
-    for folders in (("", ""), tuple(_shared_folder(name for name, _, _ in result.rows) for result in (first, second))):
-        left, right = (_keys(result.rows, folder) for result, folder in zip((first, second), folders, strict=True))
-        shared = [key for key in right if key in left]
-        if shared:
-            break
-    if not shared:
-        raise ValueError(
-            f"{first.label} and {second.label} share no utterance with the same reference; "
-            "compare results of one data set, with the same --split and the same --lang"
-        )
-    names = tuple(folders[1] + key[0] for key in shared)
-    references = tuple(key[1] for key in shared)
-    hypotheses = (tuple(side[key] for key in shared) for side in (left, right))
-    return Pairs(names, references, *hypotheses, len(left) - len(shared), len(right) - len(shared))
+    left, right = _shared(first, second)
+    places = {place: key for place, key in enumerate(right) if key in left}
+    references = [reference for _, reference, _ in places.values()]
+    hypotheses = [[side[key] for key in places.values()] for side in (left, right)]
+    found = [
+        paired_bootstrap(*(error_counts(references, texts, unit) for texts in hypotheses), seed, resamples)
+        for unit in ("word", "character")
+    ]
+    heard = {place: left[key] for place, key in places.items()}
+    return Comparison(first.label, *found, heard, len(left) - len(places), len(right) - len(places))
 
 
-def verdict_text(difference: Difference, first: str, second: str) -> str:
-    """One sentence about two systems."""
-    if difference.verdict == "undecided":
-        return "undecided: the interval holds zero, the difference may be luck"
-    return f"{second} is {difference.verdict} than {first}: the interval leaves zero out"
-
-
-def differences_table(words: Difference, characters: Difference) -> str:
-    """Both rates of both systems, the difference with its interval, the probability of improvement."""
+def comparison_table(found: Comparison) -> str:
+    """Both rates of both systems, the difference with its interval, the probability of improvement; 80 columns."""
     lines = [f"{'':5}{'first':>10}{'second':>11}{'change':>10}{'95 % interval':>20}{'P(better)':>13}"]
-    for name, found in (("WER", words), ("CER", characters)):
-        rates = f"{100 * found.first.rate:>8.2f} %{100 * found.second.rate:>9.2f} %{100 * found.value:>+10.2f}"
-        low, high = found.interval
-        interval = f"{100 * low:+.2f} .. {100 * high:+.2f}"
-        lines.append(f"{name:5}{rates}{interval:>20}{100 * found.improvement:>11.1f} %")
-    lines.append(
-        f"words: the second is better on {words.better} utterances, worse on {words.worse}, equal on {words.equal}"
-    )
-    return "\n".join(lines)
-
-
-def print_comparison(pairs: Pairs, seed: int = 0, resamples: int = 10_000) -> tuple[Difference, Difference]:
-    """Prints the table and the verdict; returns the differences of words and of characters."""
-    words, characters = (pairs.difference(unit, seed, resamples) for unit in ("word", "character"))
-    print(differences_table(words, characters))
-    if pairs.only_first or pairs.only_second:
-        print(f"left out: {pairs.only_first} utterances only in the first, {pairs.only_second} only in the second")
-    print(verdict_text(words, "the first", "the second"))
-    return words, characters
+    for name, one in (("WER", found.words), ("CER", found.characters)):
+        rates = f"{100 * one.first.rate:>8.2f} %{100 * one.second.rate:>9.2f} %{100 * one.value:>+10.2f}"
+        interval = f"{100 * one.interval[0]:+.2f} .. {100 * one.interval[1]:+.2f}"
+        lines.append(f"{name:5}{rates}{interval:>20}{100 * one.improvement:>11.1f} %")
+    words = found.words
+    counts = f"better on {words.better} utterances, worse on {words.worse}, equal on {words.equal}"
+    lines.append(f"words: the second is {counts}")
+    if found.only_first or found.only_second:
+        lines.append(f"left out: {found.only_first} only in the first, {found.only_second} only in the second")
+    return "\n".join([*lines, found.verdict])
 
 
 def whole(text: str) -> int:
@@ -240,9 +235,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = commandline.parse(parser, arguments)
         first, second = (read_result(path) for path in (options.first, options.second))
-        pairs = pair_results(first, second)
-        print(f"first:  {first.label}\nsecond: {second.label}\n{len(pairs.names)} utterances in both\n")
-        print_comparison(pairs, options.seed, options.resamples)
+        found = compare(first, second, options.seed, options.resamples)
+        print(f"first:  {first.label}\nsecond: {second.label}\n{len(found.hypotheses)} utterances in both\n")
+        print(comparison_table(found))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

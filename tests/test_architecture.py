@@ -81,12 +81,27 @@ LEVELS = (
         "report",
         "breakdown",
         "significance",
+        "page_figures",
         "runlog",
         "runstate",
         "slim",
         "recipes",
     ),
-    ("engine", "find_lr", "step", "task", "scoring", "transcribe", "recognition", "keep", "watch", "checkup"),
+    (
+        "engine",
+        "find_lr",
+        "step",
+        "task",
+        "scoring",
+        "transcribe",
+        "recognition",
+        "keep",
+        "watch",
+        "checkup",
+        "exhibits",
+        "page_utterances",
+        "page",
+    ),
 )
 LEVEL_OF = {f"quartznet.{name}": level for level, names in enumerate(LEVELS) for name in names}
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from quartznet.metrics import ErrorCounts
 from quartznet.significance import (
+    Comparison,
     Result,
-    differences_table,
+    compare,
+    comparison_table,
     main,
-    pair_results,
     paired_bootstrap,
     read_result,
-    verdict_text,
 )
 
 
@@ -105,23 +105,25 @@ def result(label: str, *rows: tuple[str, str, str]) -> Result:
     return Result(label, rows)
 
 
-def test_pairs_by_name_and_reference() -> None:
+def test_utterances_are_found_by_name_and_reference() -> None:
     first = result("a", ("1", "x y", "x"), ("2", "y", "y"), ("3", "z", "z"), ("1", "x y", "second cut"))
-    second = result("b", ("3", "z", "o"), ("1", "x y", "x y"), ("2", "yy", "y"), ("1", "x y", "cut"))
-    pairs = pair_results(first, second)
-    assert pairs.names == ("3", "1", "1") and pairs.references == ("z", "x y", "x y")
-    assert pairs.first == ("z", "x", "second cut") and pairs.second == ("o", "x y", "cut")
-    assert (pairs.only_first, pairs.only_second) == (1, 1)
+    second = result("b", ("3", "z", "o"), ("2", "yy", "y"), ("1", "x y", "x y"), ("1", "x y", "cut"))
+    found = compare(first, second)
+    assert found.hypotheses == {0: "z", 2: "x", 3: "second cut"}
+    assert (found.only_first, found.only_second, found.label) == (1, 1, "a")
+    assert (found.words.first.errors, found.words.second.errors) == (3, 3)
+    assert (found.words.better, found.words.worse, found.words.equal) == (1, 1, 1)
+    assert found.characters.second.reference_length == 7
 
 
-def test_pairs_of_a_corpus_in_two_folders() -> None:
+def test_a_corpus_in_two_folders() -> None:
     first = result("a", ("es/clips/1.wav", "x", "x"), ("es/clips/2.wav", "y", "y"))
     second = result("b", ("/data/es/clips/1.wav", "x", "o"), ("/data/es/clips/2.wav", "y", "y"))
-    assert pair_results(first, second).names == ("/data/es/clips/1.wav", "/data/es/clips/2.wav")
+    assert compare(first, second).hypotheses == {0: "x", 1: "y"}
     bare = result("c", ("1.wav", "x", "x"), ("2.wav", "y", "y"))
-    assert pair_results(bare, second).first == ("x", "y")
+    assert compare(bare, second).hypotheses == {0: "x", 1: "y"}
     with pytest.raises(ValueError, match="a and d share no utterance with the same reference"):
-        pair_results(first, result("d", ("es/clips/1.wav", "other", "x")))
+        compare(first, result("d", ("es/clips/1.wav", "other", "x")))
 
 
 def write(path: Path, rows: object) -> Path:
@@ -144,16 +146,16 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert all(len(line) <= 80 for line in lines[3:]) and lines[2] == "39 utterances in both"
     assert lines[5].split() == ["WER", "25.00", "%", "0.00", "%", "-25.00", "-25.00", "..", "-25.00", "100.0", "%"]
     assert "better on 39 utterances, worse on 0, equal on 0" in output
-    assert "left out: 1 utterances only in the first, 0 only in the second" in output
+    assert "left out: 1 only in the first, 0 only in the second" in output
     assert lines[-1] == "the second is better than the first: the interval leaves zero out"
     assert max(map(len, lines[3:])) <= 80
     assert main([str(b), str(b)]) == 0 and "may be luck" in capsys.readouterr().out
 
 
 def test_wide_figures_fit_the_screen() -> None:
-    found = paired_bootstrap(counts([999, 0, 1]), counts([0, 999, 0]))
-    assert max(map(len, differences_table(found, found).splitlines())) <= 80
-    assert len(verdict_text(found, "the first", "the second")) <= 80
+    one = paired_bootstrap(counts([999, 0, 1]), counts([0, 999, 0]))
+    found = Comparison("other", one, one, {}, 123456, 123456)
+    assert max(map(len, comparison_table(found).splitlines())) <= 80
 
 
 @pytest.mark.parametrize(
