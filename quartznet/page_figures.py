@@ -16,7 +16,7 @@ from quartznet.report import Evaluation
 from quartznet.significance import Comparison
 
 MOST_FIELDS = 12  # tables
-MOST_CONFUSIONS = 20  # rows
+MOST_CONFUSIONS = 15  # rows
 KINDS = ("substitution", "deletion", "insertion")
 NAMES = {" ": "space", "": "nothing"}  # of units that cannot be seen
 
@@ -57,14 +57,19 @@ def cell(text: Piece, label: str = "", value: float | None = None) -> Markup:
     return tag("td", attributes, text)
 
 
-def table(caption: str, heads: Sequence[str], rows: Sequence[Markup]) -> Markup:
-    """A table whose first column is text; heads that end in ``#`` are over numbers."""
-    cells = [
-        tag("th", {"scope": "col", **({"class": "number"} if head.endswith("#") else {})}, head.rstrip("#"))
-        for head in heads
-    ]
-    body = (tag("thead", {}, tag("tr", {}, *cells)), tag("tbody", {}, *rows))
-    return tag("div", {"class": "scroll"}, tag("table", {}, tag("caption", {}, caption), *body))
+def heads_row(heads: Sequence[str]) -> Markup:
+    """The head of a table; names that end in ``#`` are over numbers, "" is over bars."""
+    cells = []
+    for head in heads:
+        style = {"class": "number"} if head.endswith("#") else {} if head else {"class": "chart"}
+        cells.append(tag("th" if head else "td", {"scope": "col", **style} if head else style, head.rstrip("#")))
+    return tag("thead", {}, tag("tr", {}, *cells))
+
+
+def table(caption: str, heads: Sequence[str], rows: Sequence[Markup], style: str = "figures") -> Markup:
+    """A table whose first column is text; ``heads`` as for ``heads_row``."""
+    inside = (tag("caption", {}, caption), heads_row(heads), tag("tbody", {}, *rows))
+    return tag("div", {"class": "scroll"}, tag("table", {"class": style}, *inside))
 
 
 def bar(share: float, interval: tuple[float, float] | None = None) -> Markup:
@@ -117,7 +122,7 @@ def kinds(words: ErrorCounts, characters: ErrorCounts) -> Markup:
             part for n, share in zip((word, character), shares, strict=True) for part in (cell(f"{n:,}"), cell(share))
         ]
         rows.append(tag("tr", {}, head, *cells))
-    heads = ("kind of error", "words#", "of all words#", "characters#", "of all characters#")
+    heads = ("kind", "words#", "rate#", "characters#", "rate#")
     picture = tag("div", {"class": "kinds", "aria-hidden": "true"}, *parts)
     return joined((picture, table("Errors of the alignment with fewest errors", heads, rows)))
 
@@ -136,7 +141,7 @@ def comparison(found: Comparison) -> Markup:
             cell(f"{100 * difference.improvement:.1f} %"),
         ]
         rows.append(tag("tr", {}, *cells))
-    heads = ("", "other#", "this#", "change#", "95 % interval#", "probability of improvement#")
+    heads = ("rate", "other#", "this#", "change#", "95 % interval#", "probability of improvement#")
     words = found.words
     said = {
         "better": "This system makes fewer word errors than the other: the interval of the change leaves zero out.",
@@ -191,7 +196,7 @@ def rates_table(caption: str, first_head: str, found: Sequence[Group], whole: Gr
         ]
         made.append(tag("tr", {"class": "all"} if group is whole else {}, *cells))
     heads = (first_head, "clips#", "minutes#", "WER#", "95 % interval#", "", "CER#")
-    return table(caption, heads, made)
+    return table(caption, heads, made, "rates")
 
 
 def fields(names: Sequence[str], clips: Sequence[Clip]) -> Markup:
@@ -232,13 +237,12 @@ def missed_table(caption: str, found: Confusions, name: Callable[[str], Markup])
     """The units that are missed most often, with the share of their occurrences."""
     said, missed = found.said(), found.missed()
     order = sorted(missed, key=lambda one: (-missed[one], one))[:MOST_CONFUSIONS]
-    rows = [
-        tag(
-            "tr", {}, tag("th", {"scope": "row"}, name(one)), cell(f"{said[one]:,}"), cell(f"{missed[one]:,}"),
-            cell(per_cent(missed[one] / said[one])), bar(missed[one] / said[one]),
-        )
-        for one in order
-    ]  # fmt: skip
+    most = max([1e-9, *(missed[one] / said[one] for one in order)])
+    rows = []
+    for one in order:
+        share = missed[one] / said[one]
+        cells = (cell(f"{said[one]:,}"), cell(f"{missed[one]:,}"), cell(per_cent(share)), bar(share / most))
+        rows.append(tag("tr", {}, tag("th", {"scope": "row"}, name(one)), *cells))
     return table(caption, ("said", "times#", "missed#", "share#", ""), rows)
 
 
@@ -246,9 +250,7 @@ def confusions(words: Confusions, letters: Confusions, texts: Texts) -> Markup:
     """Words and letters that are taken for others, and those that are missed most."""
     if not letters.most(1):
         return tag("p", {}, "Nothing is confused.")
-    spaces = (
-        f"{plural(words.spaces, 'place')} differ by spaces alone: the letters are right, the words are cut elsewhere."
-    )
+    spaces = f"Right letters, wrong spaces: {plural(words.spaces, 'place')} where words are cut elsewhere."
     tables = (
         ("Words taken for others", confusions_table, words.most(MOST_CONFUSIONS)),
         ("Letters taken for others", confusions_table, letters.most(MOST_CONFUSIONS)),

@@ -11,7 +11,7 @@ from quartznet.confusions import aligned_units
 from quartznet.exhibits import Exhibit
 from quartznet.markup import Markup, Piece, joined, tag
 from quartznet.metrics import error_counts
-from quartznet.page_figures import Texts, cell, per_cent, plural
+from quartznet.page_figures import Texts, cell, heads_row, per_cent, plural
 from quartznet.report import Evaluation, Utterance
 from quartznet.significance import Comparison
 from quartznet.words import Word
@@ -90,13 +90,16 @@ def aligned_list(said: str, heard: str, times: Sequence[Word], texts: Texts) -> 
 
 
 def _track(name: str, words: Sequence[Word], wrong: Sequence[bool], seconds: float) -> Markup:
-    """Words as boxes along the time of the clip."""
+    """Words along the time of the clip: a box as long as the word, and room for its letters up to the next one."""
     boxes = []
-    for word, is_wrong in zip(words, wrong, strict=True):
-        left, width = (100 * value / seconds for value in (word.start, word.end - word.start))
-        title = f"{name}: {word.text}, {word.start:.2f} to {word.end:.2f} s"
-        style = {"style": f"left:{left:.2f}%;width:{width:.2f}%", "title": title}
-        boxes.append(tag("span", {"class": "wrong", **style} if is_wrong else style, tag("bdi", {}, word.text)))
+    ends = [*(word.start for word in words[1:]), seconds]
+    for word, is_wrong, end in zip(words, wrong, ends, strict=True):
+        room = max(end - word.start, 1e-3)
+        box = tag("i", {"style": f"width:{min(100.0, 100 * (word.end - word.start) / room):.1f}%"})
+        place = {"style": f"left:{100 * word.start / seconds:.2f}%;width:{100 * room / seconds:.2f}%"}
+        title = {"title": f"{name}: {word.text}, {word.start:.2f} to {word.end:.2f} s"}
+        style = {"class": "wrong"} if is_wrong else {}
+        boxes.append(tag("span", {**style, **place, **title}, box, tag("bdi", {}, word.text)))
     return tag("div", {"class": "track", "aria-hidden": "true"}, *boxes)
 
 
@@ -199,14 +202,10 @@ def utterances_table(evaluation: Evaluation, clips: Sequence[Clip], against: Com
         rows.append(_row(index, utterance, clips[index], change, texts))
     change = ["change#"] if against else []
     heads = ["no.#", "errors#", "words#", "WER#", "CER#", *change, "seconds#", "said and heard", "file"]
-    head = [
-        tag("th", {"scope": "col", **({"class": "number"} if name[-1] == "#" else {})}, name.rstrip("#"))
-        for name in heads
-    ]
     count = len(evaluation.utterances)
     cut = f" The {MOST_ROWS:,} with most errors of {count:,} are listed." if count > MOST_ROWS else ""
     caption = tag("caption", {}, "Struck out: said and not heard. Underlined: heard and not said.", cut)
-    body = (caption, tag("thead", {}, tag("tr", {}, *head)), tag("tbody", {}, *rows))
+    body = (caption, heads_row(heads), tag("tbody", {}, *rows))
     made = tag("table", {"class": "sortable utterances", "id": "utterances"}, *body)
     return joined((tools(), tag("div", {"class": "scroll"}, made)))
 

@@ -34,7 +34,9 @@ def page(evil: str = "") -> Page:
     )
     sound = torch.from_numpy(0.2 * np.sin(np.arange(24000) / 8).astype(np.float32))
     words = tuple(Word(word, 0.1 + 0.2 * n, 0.25 + 0.2 * n, 0.9) for n, word in enumerate(heard[0].split()))
-    first = Exhibit(1.5, audio_uri(sound, 16000), spectrogram_uri(torch.linspace(-2, 3, 64 * 150).view(64, 150)), (), words)
+    first = Exhibit(
+        1.5, audio_uri(sound, 16000), spectrogram_uri(torch.linspace(-2, 3, 64 * 150).view(64, 150)), (), words
+    )
     exhibits = {0: first, 3: Exhibit(70.0, problem=f"too long {evil}")}
     other = Result(f"other{evil}", tuple(zip(names, said, said, strict=True)))
     against = compare(other, Result("this", tuple(zip(names, said, heard, strict=True))), resamples=200)

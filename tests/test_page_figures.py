@@ -96,7 +96,7 @@ def test_confusions_name_what_cannot_be_seen() -> None:
     words, letters = word_confusions(said, heard), letter_confusions(said, heard)
     made = confusions(words, letters, ENGLISH)
     text = text_of(made)
-    assert "1 place differ by spaces alone" in text or "1 place differs by spaces alone" in text
+    assert "Right letters, wrong spaces: 1 place where" in text
     assert "nothing" in text and "space" in text and "&lt;b&gt;" in made and "<i>" not in made
     assert text_of(confusions(word_confusions(["a"], ["a"]), letter_confusions(["a"], ["a"]), ENGLISH)) == (
         "Nothing is confused."

@@ -61,7 +61,12 @@ def test_an_article_with_and_without_sound() -> None:
     assert [name for name, _ in page.tags].count("article") == 2
     [sound] = [attributes for name, attributes in page.tags if name == "audio"]
     assert sound["src"] == with_sound.audio and "controls" in sound
-    assert found.count('class="track"') == 1 and "left:0.00%;width:25.00%" in found and 'class="wrong"' in found
+    assert (
+        found.count('class="track"') == 1
+        and "left:25.00%;width:75.00%" in found
+        and "width:33.3%" in found
+        and 'class="wrong"' in found
+    )
     assert "1. <2>.wav" in page.text and "No sound here: too <long>." in page.text and "The other" not in page.text
     other = Result("o", tuple((u.name, u.reference, "a b") for u in evaluation().utterances))
     this = Result("t", tuple((u.name, u.reference, u.hypothesis) for u in evaluation().utterances))
