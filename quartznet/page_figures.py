@@ -141,7 +141,7 @@ def comparison(found: Comparison) -> Markup:
             cell(f"{100 * difference.improvement:.1f} %"),
         ]
         rows.append(tag("tr", {}, *cells))
-    heads = ("rate", "other#", "this#", "change#", "95 % interval#", "probability of improvement#")
+    heads = ("rate", "other#", "this#", "change#", "95 % interval#", "P#")
     words = found.words
     said = {
         "better": "This system makes fewer word errors than the other: the interval of the change leaves zero out.",
@@ -154,7 +154,7 @@ def comparison(found: Comparison) -> Markup:
     return joined(
         (
             tag("p", {}, tag("strong", {}, said), f" {counts}{left_out}"),
-            table("Paired bootstrap over utterances: both systems are drawn together", heads, rows),
+            table("Paired bootstrap over utterances; P is the probability of improvement", heads, rows),
             tag("p", {"class": "quiet"}, "The other system: ", found.label),
         )
     )
