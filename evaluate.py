@@ -3,6 +3,7 @@
     python evaluate.py --checkpoint runs/es --data corpora/es --split test --json result.json
     python evaluate.py --checkpoint runs/es --data corpora/es --by accent,duration      a table for each field
     python evaluate.py --checkpoint runs/es --data corpora/es --noise noise --rir rir   clean, in a room, 20 to 0 dB
+    python evaluate.py --checkpoint runs/es --data corpora/es --report es.html --against other.json    a page to read
 
 ``--checkpoint`` is anything that ``quartznet.load_model`` reads, ``--data`` anything that train.py reads. Greedy
 decoding. The surprise: references are normalised by the language's rules *and* to the labels of the model, so a
@@ -17,11 +18,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from data.dataset import normalised
+from data.dataset import SpeechDataset, normalised
 from data.loaders import evaluation_loader
 from data.manifest import Utterance
 from data.noisy import RATIOS, Condition, conditions
@@ -41,11 +43,16 @@ from quartznet.breakdown import (
 )
 from quartznet.checkpoint import is_checkpoint, load_checkpoint
 from quartznet.distributed import choose_device
+from quartznet.exhibits import exhibits
 from quartznet.initial import read_base
 from quartznet.metrics import error_counts
 from quartznet.model import QuartzNet
+from quartznet.page import Page, write_page
+from quartznet.page_figures import fields_worth_showing
+from quartznet.page_utterances import worst
 from quartznet.recognition import Transcript, mean_loss, recognise
 from quartznet.report import align_texts, evaluate_texts, evaluation_json, evaluation_table
+from quartznet.significance import Result, compare, comparison_table, read_result
 from quartznet.text import Language, find_language, language_from_texts
 
 Key = tuple[str, str, int]  # of a clip: name, text, and how many before it share both
@@ -73,6 +80,8 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--adapter", metavar="FILE", help="what a fine-tuning changed in that checkpoint (adapter.pt)")
     parser.add_argument("--lang", help="text rules; the checkpoint's language when left out")
     parser.add_argument("--json", metavar="FILE", help="write rates as fractions, counts and all transcripts")
+    parser.add_argument("--report", metavar="FILE", help="write a page (HTML) with figures, confusions, worst sounds")
+    parser.add_argument("--against", metavar="FILE", help="a second system: what --json wrote for it; paired bootstrap")
     parser.add_argument("--precision", choices=tuple(DTYPES), default="fp32")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--batch-seconds", type=float, default=120.0, help="audio in a batch, padding counted (120)")
@@ -91,8 +100,9 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
             raise ValueError(f"--{name} is missing; evaluate.py --checkpoint CHECKPOINT --data PATH")
     if options.snr is not None and options.noise is None:
         raise ValueError("--snr says how loud the noise is, and there is none; give --noise FOLDER")
-    if options.json and not Path(options.json).absolute().parent.is_dir():  # better now than after an hour
-        raise ValueError(f"--json {options.json}: there is no folder {Path(options.json).parent}; make it first")
+    for name, file in (("json", options.json), ("report", options.report)):  # better now than after an hour
+        if file and not Path(file).absolute().parent.is_dir():
+            raise ValueError(f"--{name} {file}: there is no folder {Path(file).parent}; make it first")
     return options
 
 
@@ -147,10 +157,15 @@ def keys(clips: Iterable[tuple[str, str]]) -> Iterator[Key]:
         seen[clip] += 1
 
 
+def evaluated(clips: Sequence[Utterance], rows: Sequence[Transcript]) -> list[Utterance]:
+    """The clip of each row."""
+    clip_of = dict(zip(keys((clip.name, clip.text) for clip in clips), clips, strict=True))
+    return [clip_of[key] for key in keys((row.name, row.reference) for row in rows)]
+
+
 def scored(clips: Sequence[Utterance], rows: Sequence[Transcript]) -> dict[Key, Clip]:
     """What the tables need to know of each evaluated clip, in the order of the rows."""
-    clip_of = dict(zip(keys((clip.name, clip.text) for clip in clips), clips, strict=True))
-    found = [clip_of[key] for key in keys((row.name, row.reference) for row in rows)]
+    found = evaluated(clips, rows)
     texts = [row.reference for row in rows], [row.hypothesis for row in rows]
     counts = zip(error_counts(*texts, "word"), error_counts(*texts, "character"), strict=True)
     made = [Clip(clip.described, clip.duration, *pair) for clip, pair in zip(found, counts, strict=True)]
@@ -190,9 +205,20 @@ def tables(clean: Sequence[Clip], heard: Sequence[Group], fields: Sequence[str])
     return result
 
 
+def write_report(
+    page: Page, model: QuartzNet, clips: Sequence[Utterance], fields: Sequence[str], options: argparse.Namespace
+) -> None:
+    """``--report``: the page with a table of each field that divides the clips, and the worst ones to hear and see."""
+    sounds = SpeechDataset(clips, model.alphabet, model.config.features.sample_rate)
+    shown = exhibits(model.to(choose_device(options.device)).eval(), worst(page.evaluation), sounds.decoded)
+    names = tuple(dict.fromkeys((*fields, *fields_worth_showing(page.clips))))
+    size = write_page(options.report, replace(page, fields=names, exhibits=shown))
+    print(f"\n{options.report}: a page of {size / 1e6:.1f} MB")
+
+
 def evaluate(options: argparse.Namespace) -> None:
     """Everything, from the files to the table."""
-    trained = None
+    trained, other = None, read_result(options.against) if options.against else None
     if options.adapter:
         model = apply_adapter(read_base(options.checkpoint), options.adapter)
         trained = read_adapter(options.adapter)["lang"]
@@ -239,6 +265,19 @@ def evaluate(options: argparse.Namespace) -> None:
     scores = scored(clips, rows)
     heard = in_conditions(model, clips, scores, others, options) if others else []
     more = tables(list(scores.values()), heard, fields)
+    against = None
+    if other:
+        these = tuple((found.name, found.reference, found.hypothesis) for found in result.utterances)
+        against = compare(other, Result(options.checkpoint, these))
+        print(f"\nfirst: {other.label}, second: this evaluation\n{comparison_table(against)}")
+    if options.report:
+        facts = {"checkpoint": options.checkpoint, "adapter": options.adapter, "data": description}
+        told = tuple((name, text) for name, text in facts.items() if text)
+        title = f"How {Path(options.checkpoint).name} hears {Path(options.data).name}"
+        page = Page(
+            title, told, language.code, result, tuple(scores.values()), (), heard, None, against, tuple(skipped)
+        )
+        write_report(page, model, evaluated(clips, rows), fields, options)
     if options.json:
         extra = {
             "checkpoint": options.checkpoint,

@@ -120,6 +120,26 @@ def test_cuts_that_begin_together_are_told_apart(tmp_path: Path) -> None:
     assert [(clip.said["cut"], clip.words.errors) for clip in scores] == [("short", 0), ("long", 1), ("longer", 0)]
 
 
+def test_a_page_against_another_result(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    said = [{"accent": "andino"}, {"accent": "andino"}, {"accent": "caribe"}, {"accent": "<i>"}]
+    manifest, scores, page = told(tmp_path, said), tmp_path / "scores.json", tmp_path / "page.html"
+    (tmp_path / "train2.wav").write_bytes(b"RIFF no sound")
+    arguments = ["--checkpoint", str(checkpoint(tmp_path / "m.pt", lang="es")), "--data", str(manifest)]
+    assert evaluate.main([*arguments, "--json", str(scores)]) == 0
+    result = json.loads(scores.read_text(encoding="utf-8"))
+    result["transcripts"] = [{**row, "hypothesis": row["reference"]} for row in result["transcripts"][1:]]
+    scores.write_text(json.dumps(result), encoding="utf-8")
+    capsys.readouterr()
+    assert evaluate.main([*arguments, "--report", str(page), "--against", str(scores), "--by", "accent"]) == 0
+    output, made = capsys.readouterr().out, page.read_text(encoding="utf-8")
+    assert "left out: 0 only in the first, 1 only in the second" in output and "P(better)" in output
+    assert f"{page}: a page of 0." in output
+    assert made.count("<audio controls") == made.count('src="data:image/png') == 3  # every clip is wrong
+    assert "By accent" in made and "&lt;i&gt;" in made and "<i>" not in made.split("<main")[1].split("<script")[0]
+    assert "1 clips are in none of the figures" in made and "The other system: " in made
+    assert [path.name for path in tmp_path.iterdir() if path.suffix in (".tmp", ".html")] == ["page.html"]
+
+
 def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def interrupted(path: str) -> None:
         raise KeyboardInterrupt
@@ -146,6 +166,9 @@ def test_data_in_another_alphabet_is_an_error_and_no_score(tmp_path: Path, capsy
         (["--checkpoint", "m.pt", "--data", "train.jsonl", "--lang", "es", "--split", "dev"], "has no dev clips"),
         (["--checkpoint", "m.pt", "--data", "x", "--precision", "fp8"], "invalid choice: 'fp8'"),
         (["--checkpoint", "m.pt", "--data", "x", "--json", "no/a.json"], "there is no folder no; make it first"),
+        (["--checkpoint", "m.pt", "--data", "x", "--report", "no/a.html"], "there is no folder no; make it first"),
+        (["--checkpoint", "m.pt", "--data", "x", "--against", "no.json"], "there is no result no.json"),
+        (["--checkpoint", "m.pt", "--data", "x", "--against", "train.jsonl"], "is not a result of evaluate.py --json"),
         (["--checkpoint", "m.pt", "--data", "x", "--sbow", "3"], "unknown option --sbow; did you mean --show"),
         (["--checkpoint", "m.pt", "--data", "broken.jsonl", "--lang", "es"], "no clip of broken.jsonl"),
         (["--checkpoint", "m.pt", "--data", "x", "--snr", "5"], "--snr says how loud the noise is, and there is none"),
