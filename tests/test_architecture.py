@@ -64,6 +64,7 @@ LEVELS = (
         "lora",
         "block_adapters",
         "finetune",
+        "transformer_xl",
     ),
     ("model",),
     (
