@@ -164,7 +164,7 @@ class TransformerXL(nn.Module):
     """Numbers of letters -> scores of the letter after each of them.
 
     ``letters`` numbers stand for letters, the one after the last for the boundary, which begins and ends a sentence.
-    Its embedding, times sqrt(channels), is the output layer as well.
+    With so few of them the output layer need not share its weights with the embedding, as that of words does.
     """
 
     def __init__(self, letters: int, config: TransformerConfig) -> None:
@@ -174,7 +174,7 @@ class TransformerXL(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.channels)
-        self.bias = nn.Parameter(torch.zeros(letters + 1))
+        self.output = nn.Linear(config.channels, letters + 1)
         self.apply(_initialise)
 
     def no_memory(self, batch: int) -> Memory:
@@ -200,20 +200,17 @@ class TransformerXL(nn.Module):
         distances = torch.arange(kept + time - 1, -1, -1, device=ids.device)
         positions = self.dropout(sinusoids(distances, self.config.channels))
 
-        x = self.dropout(self.embedding(ids) * self.config.channels**0.5)
+        x = self.dropout(self.embedding(ids))
         inputs = []
         for block, hidden in zip(self.blocks, memory.hidden, strict=True):
             inputs.append(torch.cat([hidden, x], dim=1)[:, -self.config.memory :].detach())
             x = block(x, hidden, positions, seen)
-        scores = functional.linear(self.norm(x), self.embedding.weight, self.bias)
-        return scores, Memory(tuple(inputs), sentence[:, -self.config.memory :])
+        return self.output(self.norm(x)), Memory(tuple(inputs), sentence[:, -self.config.memory :])
 
 
 def _initialise(module: nn.Module) -> None:
-    """Small linear layers as in the authors' code; an embedding row has length 1 or so."""
+    """Small linear layers, as in the authors' code: at first all letters are about equally probable."""
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Embedding):
-        nn.init.normal_(module.weight, std=module.embedding_dim**-0.5)

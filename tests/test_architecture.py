@@ -35,6 +35,7 @@ LEVELS = (
         "audit",
         "audit_file",
         "faults",
+        "letter_stream",
         "spelling",
         "audio",
         "ffmpeg",
@@ -81,8 +82,21 @@ LEVELS = (
         "runstate",
         "slim",
         "recipes",
+        "letter_lm",
     ),
-    ("engine", "find_lr", "step", "task", "scoring", "transcribe", "recognition", "keep", "watch", "checkup"),
+    (
+        "engine",
+        "find_lr",
+        "step",
+        "task",
+        "scoring",
+        "transcribe",
+        "recognition",
+        "keep",
+        "watch",
+        "checkup",
+        "neural_lm",
+    ),
 )
 LEVEL_OF = {f"quartznet.{name}": level for level, names in enumerate(LEVELS) for name in names}
 

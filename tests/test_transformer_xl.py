@@ -154,9 +154,9 @@ def test_no_gradient_flows_into_memory() -> None:
 
 
 def golden_weights(arrays: numpy.lib.npyio.NpzFile) -> dict[str, Tensor]:
-    """Theirs under our names; the first third of their common projection is the query."""
+    """Theirs under our names: they scale the embedding, and the first third of their common projection is the query."""
     theirs = {name[7:]: torch.from_numpy(arrays[name]) for name in arrays.files if name.startswith("weight.")}
-    found = {"embedding.weight": theirs["word_emb.emb_layers.0.weight"]}
+    found = {"embedding.weight": theirs["word_emb.emb_layers.0.weight"] * math.sqrt(8)}
     for number in range(2):
         here, there = f"blocks.{number}.", f"layers.{number}."
         projection = theirs[f"{there}dec_attn.qkv_net.weight"]
@@ -181,7 +181,7 @@ def test_two_segments_as_hugging_face_computes_them() -> None:
     arrays = numpy.load(GOLDEN)
     network = TransformerXL(6, TransformerConfig(2, 8, 2, memory=64, dropout=0.0)).eval()
     missing = network.load_state_dict(golden_weights(arrays), strict=False).missing_keys
-    assert missing == ["bias", "norm.weight", "norm.bias"]
+    assert missing == ["norm.weight", "norm.bias", "output.weight", "output.bias"]
     seen: list[Tensor] = []
     network.norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
     ids = torch.from_numpy(arrays["ids"])
