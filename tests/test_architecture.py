@@ -83,6 +83,7 @@ LEVELS = (
         "slim",
         "recipes",
         "letter_lm",
+        "rescore",
     ),
     (
         "engine",
