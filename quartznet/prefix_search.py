@@ -14,16 +14,16 @@ way from a text to a longer one, its ``gain``, and the rest of the search need n
 
 Two ways to be fast. An extension is looked at only if it can beat what is known already. And of the frames in which
 one label alone is above the threshold, a run of equal ones does what its first does: a letter that goes on, or blanks
-after a blank, change no text. In sharp log_probs that is two frames of three; they are found for all utterances at once.
+after a blank, change no text. In sharp log_probs that is two frames of five, found for all utterances at once.
 
 The surprise: a text can leave the beam and come back by another path while a longer one that began with it never left.
 The texts are therefore nodes of a tree that outlives them, and a node outside of the beam has probability zero.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 
 import numpy as np
 from torch import Tensor
@@ -39,12 +39,12 @@ Frame = tuple[float, list[tuple[int, float]]]  # p(blank), and (letter, p) of th
 class Prefix:
     """A text that the search met: its last letter, and the node of the text before it."""
 
-    __slots__ = ("blank", "gain", "key", "label", "letter", "next_blank", "next_letter", "note", "parent", "total")
+    __slots__ = ("blank", "gain", "key", "label", "letter", "note", "parent", "total")
+    __slots__ += ("next_blank", "next_letter", "next_total")
 
     def __init__(self, parent: "Prefix | None", label: int, key: int, gain: float, note: object) -> None:
         self.parent, self.label, self.key, self.gain, self.note = parent, label, key, gain, note
         self.blank = self.letter = self.total = 0.0  # total = blank + letter; all zero: not in the beam
-        self.next_blank = self.next_letter = 0.0
 
     def ids(self) -> list[int]:
         """The letters from the root to here."""
@@ -85,11 +85,10 @@ def _frames(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, blanks: n
     """Frames out of (entry,) number of the frame, label and probability, and (frames,) probability of the blank."""
     order = np.lexsort((-values, rows))
     pairs = list(zip(columns[order].tolist(), values[order].tolist(), strict=True))
-    ends = np.cumsum(np.bincount(rows, minlength=len(blanks))).tolist()
-    starts = [0, *ends[:-1]]
-    return [
-        (blank, pairs[start:end]) for blank, start, end in zip(blanks.tolist(), starts, ends, strict=True)
-    ]
+    counts = np.bincount(rows, minlength=len(blanks))
+    ends = np.cumsum(counts)
+    places = zip(blanks.tolist(), (ends - counts).tolist(), ends.tolist(), strict=True)
+    return [(blank, pairs[start:end]) for blank, start, end in places]
 
 
 def _group_frames(
@@ -97,7 +96,7 @@ def _group_frames(
 ) -> Iterator[tuple[list[Frame], float]]:
     """``read_frames`` of some utterances (time, labels), of which the first has the number ``first``."""
     lengths = np.array([len(array) for array in arrays])
-    log_probs = np.concatenate(arrays).astype(np.float64)
+    log_probs = np.concatenate(arrays)
     tops = log_probs.max(axis=1)
     impossible = np.flatnonzero(~(np.exp(tops) > TINY))
     if len(impossible):
@@ -112,7 +111,6 @@ def _group_frames(
     kept[np.arange(len(best)), best] = True
     starts = np.cumsum(lengths) - lengths
     read = ~_is_repeated(kept.sum(axis=1) == 1, best, starts)
-    sums = np.concatenate([[0.0], np.cumsum(tops)])
     kept, scaled = kept[read], np.exp(log_probs[read] - tops[read, None])
     blanks = np.where(kept[:, blank], scaled[:, blank], 0.0)
     kept[:, blank] = False
@@ -120,7 +118,7 @@ def _group_frames(
     frames = _frames(rows, columns, scaled[rows, columns], blanks)
     places = np.concatenate([[0], np.cumsum(read)])
     for start, end in zip(starts.tolist(), (starts + lengths).tolist(), strict=True):
-        yield frames[places[start] : places[end]], float(sums[end] - sums[start])
+        yield frames[places[start] : places[end]], float(tops[start:end].sum())
 
 
 def read_frames(
@@ -136,13 +134,12 @@ def read_frames(
     Raises:
         ValueError: if a frame gives no label a probability (NaN), or the lengths do not fit.
     """
-    array, limits = log_probs.detach().cpu().float().numpy(), lengths.tolist()
-    if log_probs.dtype == log_probs.double().dtype:
-        array = log_probs.detach().cpu().numpy()
-    if len(limits) != len(array) or any(not 0 <= limit <= array.shape[1] for limit in limits):
-        raise ValueError(f"log_probs {tuple(array.shape)} need a length from 0 to {array.shape[1]} each, got {limits}")
+    rows, limits = log_probs.detach().cpu(), lengths.tolist()
+    if len(limits) != len(rows) or any(not 0 <= limit <= rows.shape[1] for limit in limits):
+        raise ValueError(f"log_probs {tuple(rows.shape)} need a length from 0 to {rows.shape[1]} each, got {limits}")
     for first in range(0, len(limits), GROUP):
-        group = [row[:limit] for row, limit in zip(array[first:], limits[first : first + GROUP], strict=False)]
+        numbers = range(first, min(first + GROUP, len(limits)))
+        group = [rows[number, : limits[number]].double().numpy() for number in numbers]
         yield from _group_frames(group, first, blank, threshold)
 
 
@@ -150,25 +147,27 @@ def read_frames(
 # One frame
 
 
-def _stay(alive: Sequence[Prefix], letters: Sequence[float], blank: float, space: int) -> float:
+def _stay(alive: Sequence[Prefix], letters: Mapping[int, float], blank: float, space: int) -> float:
     """What each text of the beam gets in this frame, from itself and from the text one letter shorter; the most.
 
     Args:
-        letters: probability of each label in this frame, 0 where it is left out.
+        letters: probability of each label in this frame that is not left out.
         space: after which another space changes nothing; -1: none.
     """
     most = 0.0
     for prefix in alive:
         label, score = prefix.label, prefix.total * blank
         prefix.next_blank = score
-        if letters[label]:
+        probability = letters.get(label)
+        if probability is not None:
             letter, parent = prefix.letter if label != space else prefix.total, prefix.parent
             if parent is not None and parent.total:
                 letter += (parent.blank if parent.label == label else parent.total) * prefix.gain
-            prefix.next_letter = letter = letter * letters[label]
+            prefix.next_letter = letter = letter * probability
             score += letter
         else:
             prefix.next_letter = 0.0
+        prefix.next_total = score
         if score > most:
             most = score
     return most
@@ -190,23 +189,19 @@ class Search:
         root = Prefix(None, space if space >= 0 else size, 0, 1.0, worth.root if worth else None)
         root.blank = root.total = 1.0
         self.alive, self.log_scale = [root], 0.0
-        self._letters = [0.0] * (size + 1)  # the last one is the root's where there is no space
+        self._asked = [worth is not None and (worth.labels is None or label in worth.labels) for label in range(size)]
 
     def _node(self, parent: Prefix, label: int) -> Prefix:
-        """A new node below ``parent``."""
-        gain, note = 1.0, parent.note
-        if self.worth and (self.worth.labels is None or label in self.worth.labels):
-            gain, note = self.worth.grow(parent, label)
-        node = Prefix(parent, label, (len(self.nodes) + 1) * self.size, gain, note)
-        self.nodes[parent.key + label] = node
+        """A new node below ``parent``, of which ``worth`` knows the gain."""
+        gain, note = self.worth.grow(parent, label) if self.worth else (1.0, parent.note)
+        self.nodes[parent.key + label] = node = Prefix(parent, label, (len(self.nodes) + 1) * self.size, gain, note)
         return node
 
     def _extend(self, frame: Sequence[tuple[int, float]], least: float) -> list[tuple[float, Prefix, int]]:
-        """(probability, text, letter) of all texts one letter longer that are not in the beam yet and beat ``least``."""
+        """(probability, text, letter) of texts one letter longer that are not in the beam yet and beat ``least``."""
         found = []
-        nodes, space, worth = self.nodes, self.space, self.worth
-        asked = range(self.size) if worth and worth.labels is None else worth.labels if worth else ()
-        bound = least / worth.most if worth else least
+        nodes, space, asked = self.nodes, self.space, self._asked
+        bound = least / self.worth.most if self.worth else least
         for prefix in self.alive:
             total, last, key = prefix.total, prefix.label, prefix.key
             for label, probability in frame:
@@ -218,48 +213,51 @@ class Search:
                         continue
                     score = prefix.blank * probability
                 node = nodes.get(key + label)
-                if node is None:
-                    if label in asked and score > bound:
-                        score *= self._node(prefix, label).gain
-                elif node.total:
-                    continue
-                else:
+                if node is not None:
+                    if node.total:
+                        continue
                     score *= node.gain
+                elif asked[label] and score > bound:
+                    score *= self._node(prefix, label).gain
                 if score > least:
                     found.append((score, prefix, label))
         return found
 
-    def _least(self, best: float) -> float:
-        """What a longer text must beat: the threshold, and the worst of those that stay where the beam is full."""
-        least = best * self.ratio
-        if len(self.alive) == self.beam:
-            least = max(least, min(prefix.next_blank + prefix.next_letter for prefix in self.alive))
-        return least
+    def _least_of(self, found: list[tuple[float, Prefix, int]], least: float) -> float:
+        """What stays in the beam is at least this probable: ``least``, or more if too many texts are."""
+        if len(self.alive) + len(found) <= self.beam:
+            return least
+        scores = [prefix.next_total for prefix in self.alive]
+        scores += [entry[0] for entry in found]
+        scores.sort(reverse=True)
+        return max(least, scores[self.beam - 1])
 
     def _keep(self, found: list[tuple[float, Prefix, int]], least: float) -> None:
-        """The next beam: of those that stay and those just found, the best that beat ``least``."""
-        candidates = [
-            (score, prefix, -1)
-            for prefix in self.alive
-            if (score := prefix.next_blank + prefix.next_letter) >= least and score > 0.0
-        ]
-        candidates += [entry for entry in found if entry[0] >= least]
-        if len(candidates) > self.beam:
-            candidates.sort(key=itemgetter(0), reverse=True)
-            del candidates[self.beam :]
+        """The next beam: of those that stay and those just found, the texts of at least this probability."""
+        following, nodes = [], self.nodes
         for prefix in self.alive:
-            prefix.blank = prefix.letter = prefix.total = 0.0
-        self.alive = [self._enter(*candidate) for candidate in candidates]
+            score = prefix.next_total
+            if score >= least and score:
+                prefix.blank, prefix.letter, prefix.total = prefix.next_blank, prefix.next_letter, score
+                following.append(prefix)
+            else:
+                prefix.blank = prefix.letter = prefix.total = 0.0
+        for score, prefix, label in found:
+            if score >= least:
+                key = prefix.key + label
+                node = nodes.get(key)
+                if node is None:
+                    nodes[key] = node = Prefix(prefix, label, (len(nodes) + 1) * self.size, 1.0, prefix.note)
+                node.letter = node.total = score
+                following.append(node)
+        self.alive = following
 
-    def _enter(self, score: float, prefix: Prefix, label: int) -> Prefix:
-        """The text, in the beam."""
-        if label < 0:
-            prefix.blank, prefix.letter = prefix.next_blank, prefix.next_letter
-        else:
-            prefix = self.nodes.get(prefix.key + label) or self._node(prefix, label)
-            prefix.letter = score
-        prefix.total = score
-        return prefix
+    def _drop_ties(self) -> None:
+        """No more texts than the beam may hold, where several are as probable as its last."""
+        self.alive.sort(key=attrgetter("total"), reverse=True)
+        for prefix in self.alive[self.beam :]:
+            prefix.blank = prefix.letter = prefix.total = 0.0
+        del self.alive[self.beam :]
 
     def _pass(self, blank: float) -> None:
         """A frame with nothing but a blank: no text changes, and what ended in a letter ends in a blank now."""
@@ -278,18 +276,19 @@ class Search:
         """One frame; ``Frame`` says what that is."""
         if not frame:
             return self._pass(blank)
-        letters = self._letters
-        for label, probability in frame:
-            letters[label] = probability
-        best = _stay(self.alive, letters, blank, self.space)
-        for label, _ in frame:
-            letters[label] = 0.0
-        found = self._extend(frame, self._least(best))
+        alive = self.alive
+        best = _stay(alive, dict(frame), blank, self.space)
+        least = best * self.ratio
+        if len(alive) == self.beam:
+            least = max(least, min([prefix.next_total for prefix in alive]))
+        found = self._extend(frame, least)
         if found:
             best = max(best, max(found, key=itemgetter(0))[0])
         if best == 0.0:  # a worth of 0 forbids every way on
             return self._pass(max(blank, IMPASSE))
-        self._keep(found, best * self.ratio)
+        self._keep(found, self._least_of(found, best * self.ratio))
+        if len(self.alive) > self.beam:
+            self._drop_ties()
         if not SMALL < best < 1 / SMALL:
             self._scale(best)
         return None
