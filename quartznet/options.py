@@ -122,7 +122,8 @@ def follow_recipe(
     is_open = "batch_seconds" not in options.chosen.get("data", {})
     batch = None if is_open else asked.data.batch_seconds * asked.optim.accumulate
     longest = min(max(seconds, default=0.0), asked.data.max_duration)
-    situation = Situation(sum(seconds) / 3600, longest, asked.init is not None, device, processes, batch)
+    epochs = asked.epochs if "epochs" in options.chosen else None
+    situation = Situation(sum(seconds) / 3600, longest, asked.init is not None, device, processes, batch, epochs)
     choices = choose(options.recipe, situation)
     logger.info("%s", table(options.recipe, situation, choices, list(flatten(options.chosen))))
     return options.settings(as_mapping(choices)), choices

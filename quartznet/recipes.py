@@ -28,7 +28,7 @@ from quartznet.checkpoint import replace_atomically
 from quartznet.settings import override
 
 LIMITS = (("minutes", 1.0), ("hours", 10.0), ("tens", 100.0), ("hundreds", math.inf))  # hours of speech
-STEPS = 1200  # of the recipe for minutes
+STEPS = 1200  # of the recipe for minutes; where fewer come together, larger batches cost more than they give
 FILLED = 0.67  # of a batch's seconds, seen on 10 and 28 minutes: buckets and the slowest speed leave the rest empty
 COLUMNS = 80
 
@@ -52,6 +52,7 @@ class Situation:
     device: str  # cpu | cuda
     processes: int = 1
     batch_seconds: float | None = None  # of one process and step, accumulation counted; None: the recipe may choose
+    epochs: float | None = None  # None: the recipe may choose
 
 
 def size_of(hours: float) -> str:
@@ -65,11 +66,24 @@ def bf16_is_fast(device: str) -> bool:
     return device == "cpu" and is_supported is not None and bool(is_supported())
 
 
+def is_short(situation: Situation, batch: float) -> bool:
+    """Whether the epochs that were given are too few for ``STEPS`` steps of ``batch`` seconds."""
+    return situation.epochs is not None and situation.epochs * situation.hours * 3600 / (FILLED * batch) < STEPS
+
+
+def seconds_wanted(name: str, situation: Situation) -> float:
+    """Seconds of speech in a step; halved, down to 40, while the epochs that were given make too few steps of it."""
+    wanted = {"minutes": 40.0, "hours": 80.0, "tens": 320.0, "hundreds": 1280.0}[name]
+    while wanted > 40 and is_short(situation, wanted):
+        wanted /= 2
+    return wanted
+
+
 def batches(name: str, situation: Situation) -> tuple[float, list[Choice]]:
     """Seconds of speech in a step over all processes, and the choice where the user left it open."""
     if situation.batch_seconds is not None:
         return situation.batch_seconds * situation.processes, []
-    wanted = {"minutes": 40.0, "hours": 80.0, "tens": 320.0, "hundreds": 1280.0}[name]
+    wanted = seconds_wanted(name, situation)
     most = 80.0 if situation.device == "cpu" else 320.0  # of one process and batch, by memory
     batch = max(min(wanted / situation.processes, most), min(situation.longest, 20.0))
     accumulate = max(1, round(wanted / situation.processes / batch))
@@ -122,10 +136,10 @@ def duration(name: str, batch: float, situation: Situation) -> list[Choice]:
     ]
 
 
-def regularisation(name: str, situation: Situation) -> list[Choice]:
+def regularisation(name: str, batch: float, situation: Situation) -> list[Choice]:
     """Dropout, augmentation, averaged weights."""
     choices = [Choice("augment.speeds", [0.9, 1.0, 1.1], "every clip three times, for free")]
-    if name == "minutes":
+    if name == "minutes" or is_short(situation, batch):
         choices.append(Choice("augment.cutout_masks", 2, "five holes hide too much from a network that hears little"))
     else:
         choices.append(Choice("augment.cutout_masks", 5, "as the checkpoint was trained"))
@@ -156,7 +170,7 @@ def choose(name: str, situation: Situation) -> list[Choice]:
         ]
     choices += optimiser(name, batch, situation.has_init)
     choices += duration(name, batch, situation)
-    choices += regularisation(name, situation)
+    choices += regularisation(name, batch, situation)
     if bf16_is_fast(situation.device):
         choices.append(
             Choice("precision", "bf16", "this CPU multiplies bf16 in hardware: 1.6 times as fast (docs/speed.md)")

@@ -26,9 +26,10 @@ def test_methods_plan_is_made_of_commands_that_train_understands(
     (tmp_path / "en.nemo").touch()
     assert methods.main(["plan", "--init", "en.nemo", "--seeds", "0", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3 * len(methods.ROWS) * 2 and set(methods.ROWS) == set(methods.TITLES)
+    rows = sum(len(methods.rows_of(language, tuple(methods.ROWS))) for language in methods.LANGUAGES)
+    assert len(lines) == 2 * rows and set(methods.ROWS) == set(methods.TITLES)
     found = [read_settings(line.split()[2:]) for line in lines]
-    assert {settings.lang for settings in found} == {"ru", "es", "de"}
+    assert {settings.lang for settings in found} == {"ru", "es", "de", "en"}
     assert len({settings.out for settings in found}) == len(found)
 
 
@@ -38,7 +39,7 @@ def test_methods_run_and_tabulate(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (corpus / "dev.jsonl").write_text(manifest.read_text())
     (corpus / "test.jsonl").write_text(manifest.read_text())
     monkeypatch.setattr(methods, "COMMON", "--data.workers 0 --device cpu --optim.name adamw --allow-char-loss")
-    monkeypatch.setitem(methods.LANGUAGES, "es", ("es_read", 1, 1, 1))
+    monkeypatch.setitem(methods.LANGUAGES, "es", methods.Corpus("es_read", 1, 1, 1, "es_read", "test"))
     monkeypatch.setitem(methods.ROWS, "scratch", "--from-scratch --preset tiny")
     options = ["--corpora", str(tmp_path / "corpora"), "--out", str(tmp_path / "runs"), "--languages", "es"]
     assert methods.main(["run", *options, "--rows", "scratch"]) == 0
@@ -49,3 +50,7 @@ def test_methods_run_and_tabulate(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert methods.main(["run", *options, "--rows", "scratch"]) == 0  # there is nothing left to do
     assert methods.main(["draw", *options, "--png", str(tmp_path / "curves.png")]) == 0
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_row_has_its_color() -> None:
+    assert len({*methods.COLORS, *methods.MORE_COLORS}) >= len(methods.ROWS)

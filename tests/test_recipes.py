@@ -57,6 +57,17 @@ def test_few_minutes_get_steps_not_epochs() -> None:
     assert steps(0.17) == pytest.approx(1200, rel=0.1) and steps(0.46) == pytest.approx(1200, rel=0.1)
 
 
+def test_few_epochs_get_small_batches_and_few_holes() -> None:
+    german = replace(SPANISH, hours=1.41)
+
+    def chosen(name: str, epochs: float | None) -> object:
+        return dict((c.name, c.value) for c in choose("auto", replace(german, epochs=epochs)))[name]
+
+    assert [chosen("data.batch_seconds", epochs) for epochs in (None, 30, 10, 2)] == [80.0, 80.0, 40.0, 40.0]
+    assert [chosen("augment.cutout_masks", epochs) for epochs in (None, 30, 10, 2)] == [5, 5, 5, 2]
+    assert chosen("optim.lr", 2) == 5e-4 and chosen("optim.lr", None) > 5e-4
+
+
 def test_what_was_chosen_stays_and_is_said() -> None:
     choices = choose("auto", SPANISH)
     printed = table("auto", SPANISH, choices, ["optim.lr", "lang", "epochs"])
