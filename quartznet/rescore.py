@@ -21,11 +21,12 @@ import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 
 from quartznet.alphabet import Alphabet
+from quartznet.beam import Hypothesis
 from quartznet.metrics import ErrorCounts, error_counts, total
 
 ROUNDS = 4  # of the grid; each halves the distances of the one before
@@ -33,19 +34,6 @@ ALPHAS = GAMMAS = tuple(np.arange(0.0, 1.51, 0.25))  # of the first
 BETA_STEPS = tuple(np.arange(-3.0, 3.1, 1.0))  # of the first, around the search's own
 
 logger = logging.getLogger(__name__)
-
-
-class Scored(Protocol):
-    """What is asked of a text, a frozen dataclass; ``Hypothesis`` of the beam search is one. Natural logarithms."""
-
-    ids: tuple[int, ...]  # label numbers of what was heard
-    acoustic: float
-    language: float  # ln P by the n-gram, unweighted; 0 without one
-    bonus: float
-    total: float
-
-
-Hypothesis = TypeVar("Hypothesis", bound=Scored)
 
 
 class TextScorer(Protocol):
@@ -69,10 +57,10 @@ class Weights:
             raise ValueError(f"alpha and gamma must be 0 or more and beta finite, got {self}")
 
 
-NBest = Sequence[Sequence[Scored]]
+NBest = Sequence[Sequence[Hypothesis]]
 
 
-def heard(hypothesis: Scored, alphabet: Alphabet) -> str:
+def heard(hypothesis: Hypothesis, alphabet: Alphabet) -> str:
     """Its text in the recogniser's letters; the beam search's own ``text`` may write hot words in another way."""
     return alphabet.decode(hypothesis.ids)
 
@@ -95,7 +83,7 @@ def neural_scores(nbest: NBest, alphabet: Alphabet, model: TextScorer) -> list[l
 
 
 def rescore(
-    nbest: Sequence[Sequence[Hypothesis]], neural: Sequence[Sequence[float]], weights: Weights, alphabet: Alphabet
+    nbest: NBest, neural: Sequence[Sequence[float]], weights: Weights, alphabet: Alphabet
 ) -> list[list[Hypothesis]]:
     """The same texts with their new totals, best first; equal totals stay in the order they came in.
 
@@ -113,7 +101,7 @@ def rescore(
     return results
 
 
-def _total(hypothesis: Scored, neural: float, weights: Weights, alphabet: Alphabet) -> float:
+def _total(hypothesis: Hypothesis, neural: float, weights: Weights, alphabet: Alphabet) -> float:
     words = count_words(heard(hypothesis, alphabet), alphabet)
     by_models = weights.alpha * hypothesis.language + weights.gamma * neural
     return hypothesis.acoustic + by_models + weights.beta * words + hypothesis.bonus

@@ -1,27 +1,16 @@
 """Rescoring by hand, weights that are found, and a network that is no help and therefore gets no weight."""
 
 import math
-from dataclasses import dataclass
 
 import pytest
+import torch
 
 from quartznet.alphabet import Alphabet
+from quartznet.beam import BeamSettings, Hypothesis, beam_search
 from quartznet.rescore import Weights, count_words, heard, neural_scores, rescore, tune
 
 ALPHABET = Alphabet(tuple(" abcdehimnost"))
 START = Weights(alpha=0.5, beta=1.0)
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """The fields of the beam search's."""
-
-    text: str
-    ids: tuple[int, ...]
-    acoustic: float
-    language: float
-    bonus: float
-    total: float
 
 
 def hypothesis(text: str, acoustic: float, language: float = 0.0, bonus: float = 0.0) -> Hypothesis:
@@ -59,6 +48,33 @@ def test_every_term_by_hand() -> None:
     one = hypothesis("to be", -3.0, -5.0, bonus=2.0)
     [[found]] = rescore([[one]], [[-7.0]], Weights(alpha=0.3, beta=-1.5, gamma=0.25), ALPHABET)
     assert found.total == pytest.approx(-3.0 - 1.5 - 1.75 - 3.0 + 2.0)
+
+
+def test_with_the_search_s_own_weights_and_no_network_its_order_stays() -> None:
+    class Letters:
+        """Every word costs its letters."""
+
+        def start(self) -> int:
+            return 0
+
+        def score(self, state: int, word: str) -> tuple[float, int]:
+            return -float(len(word)), state
+
+        def end(self, state: int) -> float:
+            return -1.0
+
+        def knows(self, word: str) -> bool:
+            return "a" not in word
+
+        def vocabulary(self) -> None:
+            return None
+
+    log_probs = torch.randn(2, 6, ALPHABET.blank + 1).log_softmax(-1)
+    nbest = beam_search(log_probs, torch.tensor([6, 5]), ALPHABET, BeamSettings(alpha=0.5, beta=1.0), Letters())
+    again = rescore(nbest, [[-1.0] * len(row) for row in nbest], START, ALPHABET)
+    for row, before in zip(again, nbest, strict=True):
+        assert [h.text for h in row] == [h.text for h in before] and len(row) > 3
+        assert [h.total for h in row] == pytest.approx([h.total for h in before])
 
 
 def test_equal_totals_stay_in_order() -> None:
