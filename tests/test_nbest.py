@@ -171,10 +171,10 @@ def test_five_seconds_take_milliseconds() -> None:
     logits[0, 3::4, 5] += 8
     took = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()
         nbest(logits.log_softmax(-1), torch.tensor([250]), 28, 8, 8)
-        took.append(time.perf_counter() - start)
-    assert min(took) < 0.05  # s; 0.002 where this was written
+        took.append(time.process_time() - start)
+    assert min(took) < 0.05  # s of this process; 0.004 where this was written
 
 
 def test_counts_and_frames_that_cannot_be() -> None:

@@ -50,6 +50,19 @@ def test_fine_tuning_commands_parse(
         assert re.search("there is no|no checkpoint|is at prepared", capsys.readouterr().err)
 
 
+def test_language_model_commands_parse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from quartznet import neural_lm
+
+    monkeypatch.chdir(tmp_path)
+    found = commands("python -m quartznet.neural_lm ")
+    assert [words[0] for words in found] == ["train", "score"]
+    for words in found:
+        assert neural_lm.main(words) == 2
+        assert re.search("there is no file|no language model", capsys.readouterr().err)
+
+
 def test_evaluation_commands_parse() -> None:
     from evaluate import read_options
 
