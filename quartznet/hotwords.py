@@ -116,8 +116,9 @@ def read_hotwords(path: str | Path, alphabet: Alphabet, language: Language | Non
 class HotWords:
     """The phrases as an automaton over label numbers; states are numbers.
 
-    ``earned[state]``: weight of the phrases that are complete there; ``credit[state]``: lent to those being spelled;
-    ``start``: the state before the first letter; ``largest_step``: no letter adds more.
+    ``tree[state]``: letter -> state; ``own[state]``: weight of the phrase complete there; ``earned[state]``: with
+    that of others that end there too; ``credit[state]``: lent to those being spelled; ``start``: the state before the
+    first letter; ``largest_step``: no letter adds more.
     """
 
     def __init__(self, entries: Sequence[HotWord], alphabet: Alphabet) -> None:
@@ -126,7 +127,7 @@ class HotWords:
         spellings = [text for entry in entries for text in entry.spellings]
         self.words = frozenset(" ".join(spellings).split() if self.space >= 0 else "".join(spellings))
         self.tree: list[dict[int, int]] = [{}]
-        self.earned, self.credit, self.fallback = [0.0], [0.0], [0]
+        self.own, self.credit, self.fallback = [0.0], [0.0], [0]
         for text, weight in self._weights(entries).items():
             self._insert(alphabet.encode(text), weight)
         self._link()
@@ -166,16 +167,17 @@ class HotWords:
             if label not in self.tree[state]:
                 self.tree[state][label] = len(self.tree)
                 self.tree.append({})
-                self.earned.append(0.0)
+                self.own.append(0.0)
                 self.credit.append(0.0)
                 self.fallback.append(0)
             state, written = self.tree[state][label], written + 1
             if 0 < written <= len(ids) - (not edge):
                 self.credit[state] = max(self.credit[state], weight * written / len(ids))
-        self.earned[state] += weight
+        self.own[state] += weight
 
     def _link(self) -> None:
         """Links to the longest other beginning, by growing depth; credit and earnings count along them."""
+        self.earned = list(self.own)
         queue = deque(self.tree[0].values())
         while queue:
             state = queue.popleft()
