@@ -59,6 +59,7 @@ LEVELS = (
         "nbest",
         "words",
         "confidence",
+        "subtitles",
         "sequence",
         "optim",
         "ema",
