@@ -84,7 +84,8 @@ LEVELS = (
         "slim",
         "recipes",
     ),
-    ("engine", "find_lr", "step", "task", "scoring", "transcribe", "recognition", "keep", "watch", "checkup"),
+    ("engine", "find_lr", "step", "task", "scoring", "recognition", "keep", "watch", "checkup"),
+    ("windows", "recordings", "live"),
 )
 LEVEL_OF = {f"quartznet.{name}": level for level, names in enumerate(LEVELS) for name in names}
 
@@ -97,11 +98,12 @@ TOP = {
     "quartznet.old_speech": ("quartznet", "data"),
     "quartznet.interpolate": ("quartznet", "data"),
     "quartznet.doctor": ("quartznet", "data"),
+    "quartznet.transcribe": ("quartznet",),
 }
 
 # The public ``model.transcribe(paths)`` lives far above the model, so it is imported inside that method only; and the
 # command ``python -m quartznet.text audit`` needs the module that it is typed with.
-LATE = (("quartznet.model", "quartznet.transcribe"), ("quartznet.text", "quartznet.audit_file"))
+LATE = (("quartznet.model", "quartznet.recordings"), ("quartznet.text", "quartznet.audit_file"))
 
 
 def modules(root: Path) -> dict[str, Path]:
