@@ -12,16 +12,20 @@ what has been said so far only (``quartznet.live``), so for a file on disk leave
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from quartznet import commandline, load_model, subtitles
+from quartznet.live import LiveRecogniser, Update, recognise_stream
 from quartznet.model import QuartzNet
+from quartznet.pcm_stream import microphone_blocks, pcm_blocks
 from quartznet.recordings import Decode, Recording, recognise
 
 FORMATS = ("txt", "json", "srt", "vtt", "ctm")
@@ -40,7 +44,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         allow_abbrev=False,
         exit_on_error=False,
     )
-    parser.add_argument("files", nargs="*", help="sound files; - is standard input, with --stream")
+    parser.add_argument("files", nargs="*", help="sound files; with --stream: - or microphone")
     parser.add_argument("--checkpoint", help="file or run folder (its best): ours, .nemo, .ckpt, .pt pair")
     parser.add_argument("--format", choices=FORMATS, default="txt", help="txt (default), json, srt, vtt or ctm")
     parser.add_argument("--out", metavar="FOLDER", help="a file for each recording, and not the screen")
@@ -56,8 +60,12 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise ValueError("--checkpoint is missing: a run folder, a .nemo, ...")
     if not options.files:
         raise ValueError("no sound file given; - --stream reads standard input")
-    if (options.files == ["-"]) != options.stream:
-        raise ValueError("--stream reads one stream, standard input: - --stream, or microphone --stream")
+    if options.stream and options.files not in (["-"], ["microphone"]):
+        raise ValueError("--stream reads one stream: - for standard input, or microphone")
+    if not options.stream and "-" in options.files:
+        raise ValueError("- is standard input, which needs --stream")
+    if options.stream and (options.out or options.format not in ("txt", "json")):
+        raise ValueError("--stream writes txt or json lines on the screen; leave --out and other formats to files")
     if options.device not in ("cpu", "cuda"):
         raise ValueError(f"--device is cpu or cuda, got {options.device}")
     return options
@@ -118,11 +126,44 @@ def transcribe_files(model: QuartzNet, options: argparse.Namespace, decode: Deco
     return len(failed)
 
 
+def show(update: Update, kind: str) -> None:
+    """A chunk on stdout: JSON, or lines of final words, with the words to come below them on a terminal."""
+    if kind == "json":
+        words = [
+            {key: round(x, 3) if isinstance(x, float) else x for key, x in asdict(w).items()} for w in update.words
+        ]
+        document = {"seconds": round(update.seconds, 3), "words": words, "partial": update.partial}
+        print(json.dumps(document, ensure_ascii=False), flush=True)
+        return
+    text, clear = " ".join(word.text for word in update.words), "\r\033[K" if sys.stdout.isatty() else ""
+    if text:
+        print(f"{clear}{text}", flush=True)
+    if clear:
+        print(f"{clear}{update.partial[-79:]}", end="", flush=True)
+
+
+def transcribe_stream(model: QuartzNet, options: argparse.Namespace, decode: Decode | None = None) -> None:
+    """Standard input or the microphone until it ends, or until Ctrl-C; says on stderr how long a word takes."""
+    rate = model.config.features.sample_rate
+    recogniser = LiveRecogniser(model, decode)
+    print(f"words show {recogniser.latency:.1f} s after they are said, and the network's time", file=sys.stderr)
+    microphone = options.files == ["microphone"]
+    signals = microphone_blocks(rate) if microphone else pcm_blocks(sys.stdin.buffer, options.rate, rate)
+    try:
+        for update in recognise_stream(recogniser, signals):
+            show(update, options.format)
+    except KeyboardInterrupt:
+        show(recogniser.finish(), options.format)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 a file failed and the others are written, 2 something to correct (a line on stderr)."""
     try:
         options = read_options(arguments)
         model = load_model(options.checkpoint).to(options.device).for_inference(DTYPES[options.precision])
+        if options.stream:
+            transcribe_stream(model, options)
+            return 0
         return 1 if transcribe_files(model, options) else 0
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -38,6 +38,7 @@ LEVELS = (
         "spelling",
         "audio",
         "ffmpeg",
+        "pcm_stream",
         "effects",
         "waveform",
         "batch",
