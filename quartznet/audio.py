@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import soundfile
 import soxr
 import torch
@@ -58,8 +59,17 @@ def _slice(path: Path, span: tuple[int, int]) -> bytes:
         return file.read(count)
 
 
+class _ForwardOnly(soundfile.SoundFile):
+    """soundfile seeks after every read to where it is already, and an mp3 does not continue from there seamlessly."""
+
+    def seekable(self) -> bool:
+        return False
+
+
 @contextmanager
-def _opened(path: str | Path, span: tuple[int, int] | None) -> Iterator[tuple[soundfile.SoundFile, str]]:
+def _opened(
+    path: str | Path, span: tuple[int, int] | None, reader: type[soundfile.SoundFile] = soundfile.SoundFile
+) -> Iterator[tuple[soundfile.SoundFile, str]]:
     """The file opened for decoding and its name for messages; all that can go wrong becomes an error with that name."""
     path = _existing(path)
     content = None if span is None else _slice(path, span)
@@ -73,7 +83,7 @@ def _opened(path: str | Path, span: tuple[int, int] | None) -> Iterator[tuple[so
         content = decode(path, content, name, kind)
         size, head = len(content), content[:HEAD]
     try:
-        with soundfile.SoundFile(path if content is None else io.BytesIO(content)) as file:
+        with reader(path if content is None else io.BytesIO(content)) as file:
             _check_header(file, name, size, head)
             yield file, name
     except soundfile.LibsndfileError as error:
@@ -189,6 +199,48 @@ def read_audio(
     samples, rate = decode_audio(path, offset, duration, span)
     signal = samples[:, 0] if samples.shape[1] == 1 else samples.mean(dim=1)
     return signal if rate == sample_rate else _resample(signal, rate, sample_rate)
+
+
+def audio_blocks(path: str | Path, sample_rate: int = 16000, seconds: float = 30.0) -> Iterator[Tensor]:
+    """A file of any length, block by block: joined, the blocks are what ``read_audio`` returns, bit for bit.
+
+    Only one block is decoded and in memory at a time (but for what needs ffmpeg, which is decoded as a whole).
+
+    Args:
+        path, sample_rate: as in ``read_audio``.
+        seconds: of sound in a block, about; the first may be shorter and the last is what is left.
+
+    Yields:
+        (samples,) float32; never an empty one.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``read_audio``; that a file is cut off is known, and said, at its end only.
+    """
+    with _opened(path, None, _ForwardOnly) as (file, name):
+        rate, frames, seen, given = file.samplerate, file.frames, 0, 0
+        stream = None if rate == sample_rate else soxr.ResampleStream(rate, sample_rate, 1, "float32", quality="HQ")
+        while True:
+            samples = file.read(max(1, round(seconds * rate)), dtype="float32", always_2d=True)
+            seen += len(samples)
+            if not np.isfinite(samples.sum()) and not np.isfinite(samples).all():
+                raise ValueError(f"{name} holds samples that are NaN or infinite; export it again or take it out")
+            block = torch.from_numpy(samples)
+            block = block[:, 0] if block.shape[1] == 1 else block.mean(dim=1)
+            is_last = len(samples) == 0
+            if stream is not None:
+                block = torch.from_numpy(stream.resample_chunk(block.numpy(), last=is_last))
+            if is_last:
+                missing = -(-seen * sample_rate // rate) - given - len(block)
+                block = torch.nn.functional.pad(block, (0, max(0, missing)))
+            given += len(block)
+            if len(block):
+                yield block
+            if is_last:
+                break
+        if frames - seen > TOLERANCE * rate:
+            raise _cut_off(name, f"{seen / rate:.2f} s of {frames / rate:.2f} s")
+        if seen == 0:
+            raise ValueError(f"{name} holds no samples: it is empty or cut off; take it out of the manifest")
 
 
 def _resample(signal: Tensor, rate: int, sample_rate: int) -> Tensor:

@@ -188,8 +188,8 @@ class QuartzNet(nn.Module):
 
     @torch.inference_mode()
     def transcribe(self, paths: Sequence[str | Path], batch_seconds: float = 120.0) -> list[str]:
-        """Greedy transcripts of audio files, in the order of ``paths``; ``batch_seconds`` bounds a padded batch."""
-        from quartznet.transcribe import transcribe
+        """Greedy transcripts of sound files of any length, in their order; ``batch_seconds`` bounds a padded batch."""
+        from quartznet.recordings import transcribe
 
         return transcribe(self, paths, batch_seconds)
 

@@ -1,67 +1,174 @@
-"""Sound files -> text, many at a time.
+"""Transcribes sound files of any length and sound that is still being made: text, JSON, subtitles (SRT, VTT), CTM.
 
-Files of similar length share a batch, as many as fit into ``batch_seconds`` with padding counted, and the texts come
-back in the order of the files. The surprise: sorting is what makes it fast; a ten-second clip beside a one-second clip
-would cost as much as two of ten seconds.
+    python -m quartznet.transcribe a.mp3 b.wav --checkpoint runs/es                     the texts, on the screen
+    python -m quartznet.transcribe lecture.mp3 --checkpoint runs/es --format srt --out subtitles
+    arecord -f S16_LE -r 16000 -t raw | python -m quartznet.transcribe - --stream --checkpoint runs/es
+
+An hour takes no more memory than minutes do (``quartznet.windows``). A file that cannot be read is named on stderr at
+the end, the others are written all the same, and the exit status is 1.
+
+The surprise: with ``--stream`` the words are those of a network that cannot look far ahead and knows the loudness of
+what has been said so far only (``quartznet.live``), so for a file on disk leave it out.
 """
 
+import argparse
+import json
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
 
-from quartznet.audio import audio_duration, read_audio
-from quartznet.ctc import greedy_decode
+from quartznet import commandline, load_model, subtitles
+from quartznet.live import LiveRecogniser, Update, recognise_stream
 from quartznet.model import QuartzNet
+from quartznet.pcm_stream import microphone_blocks, pcm_blocks
+from quartznet.recordings import Decode, Recording, recognise
+
+FORMATS = ("txt", "json", "srt", "vtt", "ctm")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def batches_by_length(durations: Sequence[float], batch_seconds: float) -> Iterator[list[int]]:
-    """Indices, longest first; longest clip of a batch times its size <= ``batch_seconds``, or one clip alone."""
-    batch: list[int] = []
-    for index in sorted(range(len(durations)), key=lambda index: -durations[index]):
-        if batch and durations[batch[0]] * (len(batch) + 1) > batch_seconds:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
-
-
-def _texts(model: QuartzNet, paths: Sequence[str | Path]) -> list[str]:
-    """The transcripts of one batch."""
-    signals = [read_audio(path, model.config.features.sample_rate) for path in paths]
-    for path, signal in zip(paths, signals, strict=True):
-        if len(signal) < model.front_end.shortest:
-            needed = model.front_end.shortest
-            raise ValueError(f"{path} has {len(signal)} samples, the network needs {needed}; leave it out")
-    lengths = torch.tensor([len(signal) for signal in signals], device=model.device)
-    signal = pad_sequence(signals, batch_first=True).to(model.device)
-    log_probs, frames = model.forward_features(*model.front_end.each(signal, lengths))
-    return greedy_decode(log_probs, frames, model.alphabet)
-
-
-@torch.inference_mode()
-def transcribe(model: QuartzNet, paths: Sequence[str | Path], batch_seconds: float = 120.0) -> list[str]:
-    """Greedy transcripts of ``paths``, in their order; the model's mode is left as it was.
+def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line.
 
     Raises:
-        ValueError: ``batch_seconds`` is not positive, or a file cannot be decoded or is shorter than the front end
-            needs (some 0.02 s); the message names the file.
-        FileNotFoundError: a file is not there.
+        ValueError: an option is missing, unknown or contradicts another.
     """
-    if batch_seconds <= 0:
-        raise ValueError(f"batch_seconds must be above 0, got {batch_seconds}")
-    if isinstance(paths, str | Path):
-        raise ValueError(f"give a list of paths, not one path: [{str(paths)!r}]")
-    durations = [audio_duration(path) for path in paths]
-    texts = [""] * len(durations)
-    was_training = model.training
-    model.eval()
+    parser = argparse.ArgumentParser(
+        prog="python -m quartznet.transcribe",
+        description="Sound files, or a stream, to text with times.",
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    parser.add_argument("files", nargs="*", help="sound files; with --stream: - or microphone")
+    parser.add_argument("--checkpoint", help="file or run folder (its best): ours, .nemo, .ckpt, .pt pair")
+    parser.add_argument("--format", choices=FORMATS, default="txt", help="txt (default), json, srt, vtt or ctm")
+    parser.add_argument("--out", metavar="FOLDER", help="a file for each recording, and not the screen")
+    parser.add_argument(
+        "--precision", choices=tuple(DTYPES), default="fp32", help="bf16 is faster where the CPU has it"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--batch-seconds", type=float, default=120.0, help="sound in a batch (120)")
+    parser.add_argument("--stream", action="store_true", help="read sound that is still being made")
+    parser.add_argument("--rate", type=int, default=16000, help="of raw samples in the stream, Hz (16000)")
+    options = commandline.parse(parser, arguments)
+    if options.checkpoint is None:
+        raise ValueError("--checkpoint is missing: a run folder, a .nemo, ...")
+    if not options.files:
+        raise ValueError("no sound file given; - --stream reads standard input")
+    if options.stream and options.files not in (["-"], ["microphone"]):
+        raise ValueError("--stream reads one stream: - for standard input, or microphone")
+    if not options.stream and "-" in options.files:
+        raise ValueError("- is standard input, which needs --stream")
+    if options.stream and (options.out or options.format not in ("txt", "json")):
+        raise ValueError("--stream writes txt or json lines on the screen; leave --out and other formats to files")
+    if options.device not in ("cpu", "cuda"):
+        raise ValueError(f"--device is cpu or cuda, got {options.device}")
+    return options
+
+
+def written(recording: Recording, kind: str) -> str:
+    """The content of an output file of one of ``FORMATS``."""
+    if kind == "json":
+        return subtitles.as_json(recording.words, str(recording.path), recording.duration)
+    if kind == "ctm":
+        return subtitles.ctm(recording.words, Path(recording.path).stem)
+    return {"txt": subtitles.txt, "srt": subtitles.srt, "vtt": subtitles.vtt}[kind](recording.words)
+
+
+def output_paths(files: Sequence[str], folder: str, kind: str) -> list[Path]:
+    """``folder/stem.kind`` for each file.
+
+    Raises:
+        ValueError: two of them would be the same.
+    """
+    paths = [Path(folder, f"{Path(file).stem}.{kind}") for file in files]
+    for index, path in enumerate(paths):
+        if path in paths[:index]:
+            first = files[paths.index(path)]
+            raise ValueError(f"{first} and {files[index]} would both be written to {path}; transcribe them apart")
+    return paths
+
+
+@contextmanager
+def progress_bar(files: Sequence[str]) -> Iterator[tqdm]:
+    """Seconds of sound, on stderr, and only where that is a terminal."""
+    with tqdm(total=None, unit="s", desc=f"{len(files)} files", disable=not sys.stderr.isatty(), leave=False) as bar:
+        yield bar
+
+
+def transcribe_files(model: QuartzNet, options: argparse.Namespace, decode: Decode | None = None) -> int:
+    """Writes what ``options`` ask for; returns how many files failed. Greedy without ``decode``."""
+    paths = output_paths(options.files, options.out, options.format) if options.out else None
+    if options.out:
+        Path(options.out).mkdir(parents=True, exist_ok=True)
+    found: dict[int, Recording] = {}
+    with progress_bar(options.files) as bar:
+        heard = recognise(
+            model, options.files, decode, None, options.batch_seconds, lambda seconds: bar.update(seconds - bar.n)
+        )
+        for index, recording in heard:
+            found[index] = recording
+            if paths and recording.error is None:
+                paths[index].write_text(written(recording, options.format), encoding="utf-8")
+    for index in range(len(options.files) if paths is None else 0):
+        if found[index].error is None:
+            if len(options.files) > 1 and options.format in ("txt", "srt", "vtt"):
+                print(f"== {options.files[index]}")
+            print(written(found[index], options.format), end="")
+    failed = [str(found[index].error) for index in sorted(found) if found[index].error is not None]
+    for line in failed:
+        print(f"error: {line}", file=sys.stderr)
+    return len(failed)
+
+
+def show(update: Update, kind: str) -> None:
+    """A chunk on stdout: JSON, or lines of final words, with the words to come below them on a terminal."""
+    if kind == "json":
+        words = [
+            {key: round(x, 3) if isinstance(x, float) else x for key, x in asdict(w).items()} for w in update.words
+        ]
+        document = {"seconds": round(update.seconds, 3), "words": words, "partial": update.partial}
+        print(json.dumps(document, ensure_ascii=False), flush=True)
+        return
+    text, clear = " ".join(word.text for word in update.words), "\r\033[K" if sys.stdout.isatty() else ""
+    if text:
+        print(f"{clear}{text}", flush=True)
+    if clear:
+        print(f"{clear}{update.partial[-79:]}", end="", flush=True)
+
+
+def transcribe_stream(model: QuartzNet, options: argparse.Namespace, decode: Decode | None = None) -> None:
+    """Standard input or the microphone until it ends, or until Ctrl-C; says on stderr how long a word takes."""
+    rate = model.config.features.sample_rate
+    recogniser = LiveRecogniser(model, decode)
+    print(f"words show {recogniser.latency:.1f} s after they are said, and the network's time", file=sys.stderr)
+    microphone = options.files == ["microphone"]
+    signals = microphone_blocks(rate) if microphone else pcm_blocks(sys.stdin.buffer, options.rate, rate)
     try:
-        for batch in batches_by_length(durations, batch_seconds):
-            for index, text in zip(batch, _texts(model, [paths[index] for index in batch]), strict=True):
-                texts[index] = text
-    finally:
-        model.train(was_training)
-    return texts
+        for update in recognise_stream(recogniser, signals):
+            show(update, options.format)
+    except KeyboardInterrupt:
+        show(recogniser.finish(), options.format)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 1 a file failed and the others are written, 2 something to correct (a line on stderr)."""
+    try:
+        options = read_options(arguments)
+        model = load_model(options.checkpoint).to(options.device).for_inference(DTYPES[options.precision])
+        if options.stream:
+            transcribe_stream(model, options)
+            return 0
+        return 1 if transcribe_files(model, options) else 0
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

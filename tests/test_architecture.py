@@ -39,6 +39,7 @@ LEVELS = (
         "spelling",
         "audio",
         "ffmpeg",
+        "pcm_stream",
         "effects",
         "waveform",
         "batch",
@@ -70,6 +71,7 @@ LEVELS = (
         "hotword_report",
         "pyctc",
         "arpa",
+        "subtitles",
         "sequence",
         "optim",
         "ema",
@@ -98,6 +100,8 @@ LEVELS = (
         "recipes",
         "letter_lm",
         "rescore",
+        "tune_lm",
+        "decoding",
     ),
     (
         "engine",
@@ -105,7 +109,6 @@ LEVELS = (
         "step",
         "task",
         "scoring",
-        "transcribe",
         "recognition",
         "keep",
         "watch",
@@ -115,6 +118,7 @@ LEVELS = (
         "page_utterances",
         "page",
     ),
+    ("windows", "recordings", "live"),
 )
 LEVEL_OF = {f"quartznet.{name}": level for level, names in enumerate(LEVELS) for name in names}
 
@@ -127,11 +131,12 @@ TOP = {
     "quartznet.old_speech": ("quartznet", "data"),
     "quartznet.interpolate": ("quartznet", "data"),
     "quartznet.doctor": ("quartznet", "data"),
+    "quartznet.transcribe": ("quartznet",),
 }
 
 # The public ``model.transcribe(paths)`` lives far above the model, so it is imported inside that method only; and the
 # command ``python -m quartznet.text audit`` needs the module that it is typed with.
-LATE = (("quartznet.model", "quartznet.transcribe"), ("quartznet.text", "quartznet.audit_file"))
+LATE = (("quartznet.model", "quartznet.recordings"), ("quartznet.text", "quartznet.audit_file"))
 
 
 def modules(root: Path) -> dict[str, Path]:

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import torch
 
-from quartznet.audio import audio_duration, change_speed, read_audio
+from quartznet.audio import audio_blocks, audio_duration, change_speed, read_audio
 
 
 def tone(hertz: float = 440.0, seconds: float = 1.0, rate: int = 16000) -> np.ndarray:
@@ -296,3 +296,23 @@ def test_a_flac_without_its_length_is_refused(tmp_path: Path) -> None:
     for read in (audio_duration, read_audio):
         with pytest.raises(ValueError, match=r"a\.flac does not say how long it is"):
             read(tmp_path / "a.flac")
+
+
+@pytest.mark.parametrize(("kind", "rate", "channels"), [("wav", 96000, 2), ("mp3", 44100, 1), ("flac", 16000, 1)])
+@pytest.mark.parametrize("seconds", [0.1, 0.37, 30.0])
+def test_blocks_are_the_whole_bit_for_bit(tmp_path: Path, kind: str, rate: int, channels: int, seconds: float) -> None:
+    samples = np.stack([tone(440 * (1 + index), 1.23, rate) for index in range(channels)], axis=1)
+    path = write(tmp_path / f"a.{kind}", samples, rate)
+    blocks = list(audio_blocks(path, 16000, seconds))
+    assert torch.equal(torch.cat(blocks), read_audio(path)) and all(len(block) for block in blocks)
+    assert max(map(len, blocks)) <= seconds * 16000 + 4096  # soxr gives in lumps
+
+
+def test_blocks_of_bad_files(tmp_path: Path) -> None:
+    whole = write(tmp_path / "a.mp3", tone(seconds=5.0))
+    with pytest.raises(ValueError, match=r"is cut off: .* s of 5"):
+        list(audio_blocks(cut(whole, 0.5), 16000, 1.0))
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        list(audio_blocks(write(tmp_path / "b.wav", np.array([0.0, math.nan]), subtype="FLOAT")))
+    with pytest.raises(ValueError, match="holds no samples"):
+        list(audio_blocks(write(tmp_path / "c.wav", np.zeros(0))))

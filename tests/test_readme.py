@@ -81,6 +81,14 @@ def test_preparing_commands_parse() -> None:
         assert read_options(words).lang == "es"
 
 
+def test_transcribing_commands_parse() -> None:
+    from quartznet.transcribe import read_options
+
+    found = commands("python -m quartznet.transcribe ")
+    found += [line.partition("quartznet.transcribe ")[2].split() for line in README.splitlines() if "arecord" in line]
+    assert [read_options(words).stream for words in found] == [False, False, True]
+
+
 def inline(start: str) -> list[list[str]]:
     """Words of every command within a sentence that starts with ``start``."""
     found = (" ".join(text.split()) for text in re.findall(r"(?<!`)`([^`]+)`(?!`)", README))

@@ -1,5 +1,8 @@
-"""Transcribing files: order, batches by length, errors that name the file."""
+"""python -m quartznet.transcribe: formats, folders, streams, and what a bad file or option does."""
 
+import io
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,44 +10,92 @@ import pytest
 import soundfile
 import tones
 
+import quartznet
 from quartznet.config import BlockConfig, ModelConfig
 from quartznet.model import QuartzNet
-from quartznet.transcribe import batches_by_length, transcribe
+from quartznet.transcribe import main
 
 
-def small_model() -> QuartzNet:
-    return QuartzNet(ModelConfig(tuple(" abcd"), (BlockConfig(32, 5, stride=2), BlockConfig(32, 1, separable=False))))
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint ``c.nemo`` and two sounds, in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    blocks = (BlockConfig(32, 5, stride=2), BlockConfig(32, 1, separable=False))
+    quartznet.save_nemo(QuartzNet(ModelConfig(tuple(" abcd"), blocks)), "c.nemo")
+    soundfile.write("a.mp3", tones.sing("abba cab"), 16000)
+    soundfile.write("b.wav", np.repeat(tones.sing("bad cab")[:, None], 2, axis=1), 96000)
+    return tmp_path
 
 
-def test_batches_by_hand() -> None:
-    assert list(batches_by_length([1.0, 5.0, 2.0, 2.0, 9.0], 6.0)) == [[4], [1], [2, 3, 0]]
-    assert list(batches_by_length([], 6.0)) == []
+def test_texts_on_the_screen(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["a.mp3", "b.wav", "--checkpoint", "c.nemo"]) == 0
+    printed = capsys.readouterr()
+    texts = quartznet.load_model("c.nemo").transcribe(["a.mp3", "b.wav"])
+    assert printed.out.split() == f"== a.mp3 {texts[0]} == b.wav {texts[1]}".split() and printed.err == ""
 
 
-def test_texts_come_back_in_order_whatever_the_batches(tmp_path: Path) -> None:
-    tones.write_corpus(tmp_path)
-    model = small_model().train()
-    paths = [tmp_path / f"train{index}.wav" for index in range(4)]
-    alone = [transcribe(model, [path])[0] for path in paths]
-    assert len(set(alone)) > 1  # a random network, but not a mute one
-    assert transcribe(model, paths, batch_seconds=100) == alone == model.transcribe([str(path) for path in paths])
-    assert transcribe(model, paths[::-1], batch_seconds=1.5) == alone[::-1]
-    assert model.training
-    assert transcribe(model, []) == []
+@pytest.mark.parametrize("kind", ["txt", "json", "srt", "vtt", "ctm"])
+def test_a_file_for_each_recording(folder: Path, kind: str) -> None:
+    assert main(["a.mp3", "b.wav", "--checkpoint", "c.nemo", "--format", kind, "--out", "x/y"]) == 0
+    assert sorted(path.name for path in Path("x/y").iterdir()) == [f"a.{kind}", f"b.{kind}"]
+    content = Path(f"x/y/a.{kind}").read_text(encoding="utf-8")
+    if kind == "json":
+        document = json.loads(content)
+        assert document["text"] == " ".join(word["text"] for word in document["words"]) and document["file"] == "a.mp3"
+    assert kind != "vtt" or content.startswith("WEBVTT\n\n00:")
+    assert kind != "ctm" or all(len(line.split()) == 6 for line in content.splitlines())
 
 
-def test_errors_name_the_file(tmp_path: Path) -> None:
-    (tmp_path / "broken.wav").write_bytes(b"RIFF no sound")
-    with pytest.raises(ValueError, match=r"broken\.wav"):
-        transcribe(small_model(), [tmp_path / "broken.wav"])
-    with pytest.raises(FileNotFoundError, match=r"absent\.wav"):
-        transcribe(small_model(), [tmp_path / "absent.wav"])
-    with pytest.raises(ValueError, match="batch_seconds must be above 0, got 0"):
-        transcribe(small_model(), [], 0)
-    with pytest.raises(ValueError, match="give a list of paths"):
-        transcribe(small_model(), "a.wav")
-    model = small_model().train()
-    soundfile.write(tmp_path / "short.wav", np.zeros(100), 16000)
-    with pytest.raises(ValueError, match=r"short\.wav has 100 samples, the network needs 160; leave it out"):
-        transcribe(model, [tmp_path / "short.wav"])
-    assert model.training
+def test_one_bad_file_of_two(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    Path("bad.wav").write_bytes(b"RIFF nothing")
+    assert main(["bad.wav", "a.mp3", "absent.wav", "--checkpoint", "c.nemo", "--out", "o"]) == 1
+    assert [path.name for path in Path("o").iterdir()] == ["a.txt"]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and "bad.wav does not decode" in lines[0] and "absent.wav does not exist" in lines[1]
+
+
+@pytest.mark.parametrize("kind", ["txt", "json"])
+def test_a_stream(folder: Path, kind: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = (np.tile(tones.sing("abba cab dada"), 3) * 32767).astype("<i2")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(samples.tobytes())))
+    assert main(["-", "--stream", "--checkpoint", "c.nemo", "--format", kind]) == 0
+    printed = capsys.readouterr()
+    assert "words show 1.0 s after" in printed.err and printed.out
+    if kind == "json":
+        updates = [json.loads(line) for line in printed.out.splitlines()]
+        assert len(updates) > 2 and updates[-1]["seconds"] == pytest.approx(len(samples) / 16000, abs=0.03)
+        assert any(update["words"] for update in updates) and updates[-1]["partial"] == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.mp3"], "--checkpoint is missing"),
+        (["--checkpoint", "c.nemo"], "no sound file given"),
+        (["-", "--checkpoint", "c.nemo"], "- is standard input, which needs --stream"),
+        (["a.mp3", "--stream", "--checkpoint", "c.nemo"], "reads one stream"),
+        (["-", "--stream", "--format", "srt", "--checkpoint", "c.nemo"], "txt or json lines"),
+        (["a.mp3", "--checkpoint", "c.nemo", "--device", "tpu"], "cpu or cuda, got tpu"),
+        (["a.mp3", "x/a.wav", "--out", "o", "--checkpoint", "c.nemo"], "would both be written to o/a.txt"),
+        (["a.mp3", "--checkpoint", "none.nemo"], "there is no checkpoint at none.nemo"),
+        (["a.mp3", "--checkpont", "c.nemo"], "did you mean --checkpoint"),
+        (["a.mp3", "--checkpoint", "c.nemo", "--batch-seconds", "0"], "batch_seconds must be above 0"),
+    ],
+)
+def test_mistakes_are_one_line(folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
+
+
+def test_a_real_network_hears_nothing_in_silence_and_words_in_words(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    checkpoint = shared / "checkpoints" / "quartznet15x5_en.nemo"
+    if not checkpoint.is_file():
+        pytest.skip(f"there is no {checkpoint}")
+    soundfile.write(tmp_path / "silence.wav", np.zeros(48000), 16000)
+    soundfile.write(tmp_path / "blink.wav", np.random.default_rng(0).normal(0, 0.01, 800), 16000)
+    names = [str(tmp_path / "silence.wav"), str(tmp_path / "blink.wav")]
+    assert main([*names, "--checkpoint", str(checkpoint), "--format", "ctm"]) == 0
+    assert capsys.readouterr().out == ""
