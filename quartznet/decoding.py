@@ -17,11 +17,8 @@ from pathlib import Path
 import yaml
 from torch import Tensor
 
-from quartznet.alphabet import Alphabet
-from quartznet.arpa import LanguageModel
-from quartznet.beam import BeamSettings, beam_search
+from quartznet.beam import BeamSettings
 from quartznet.checkpoint import replace_atomically
-from quartznet.ctc import greedy_decode
 from quartznet.settings import from_dict
 
 logger = logging.getLogger(__name__)

@@ -55,6 +55,7 @@ LEVELS = (
     ),
     (
         "features",
+        "feature_blocks",
         "head",
         "augment",
         "augment_preview",
