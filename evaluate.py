@@ -4,10 +4,12 @@
     python evaluate.py --checkpoint runs/es --data corpora/es --by accent,duration      a table for each field
     python evaluate.py --checkpoint runs/es --data corpora/es --noise noise --rir rir   clean, in a room, 20 to 0 dB
     python evaluate.py --checkpoint runs/es --data corpora/es --report es.html --against other.json    a page to read
+    python evaluate.py --checkpoint runs/es --data corpora/es --lm es.arpa --hotwords words.txt    beam search
 
-``--checkpoint`` is anything that ``quartznet.load_model`` reads, ``--data`` anything that train.py reads. Greedy
-decoding. The surprise: references are normalised by the language's rules *and* to the labels of the model, so a
-checkpoint that cannot write a letter is measured on what it can write; the table of lost letters says how much that is.
+``--checkpoint`` is anything that ``quartznet.load_model`` reads, ``--data`` anything that train.py reads. Decoding is
+greedy, unless ``--lm`` or ``--beam`` ask for a search; its weights are those that ``quartznet.lm tune`` found. The
+surprise: references are normalised by the language's rules *and* to the labels of the model, so a checkpoint that
+cannot write a letter is measured on what it can write; the table of lost letters says how much that is.
 """
 
 import argparse
@@ -22,13 +24,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from data.dataset import SpeechDataset, normalised
 from data.loaders import evaluation_loader
 from data.manifest import Utterance
 from data.noisy import RATIOS, Condition, conditions
 from data.source import fill_durations, read_source
-from quartznet import commandline, load_model
+from quartznet import commandline, decoding, load_model
 from quartznet.adapter import apply_adapter, read_adapter
 from quartznet.audit import audit
 from quartznet.breakdown import (
@@ -44,13 +47,15 @@ from quartznet.breakdown import (
 from quartznet.checkpoint import is_checkpoint, load_checkpoint
 from quartznet.distributed import choose_device
 from quartznet.exhibits import exhibits
+from quartznet.hotword_report import report_hotwords
+from quartznet.hotwords import HotWord
 from quartznet.initial import read_base
 from quartznet.metrics import error_counts
 from quartznet.model import QuartzNet
 from quartznet.page import Page, write_page
 from quartznet.page_figures import fields_worth_showing
 from quartznet.page_utterances import worst
-from quartznet.recognition import Transcript, mean_loss, recognise
+from quartznet.recognition import Decode, Transcript, mean_loss, recognise
 from quartznet.report import align_texts, evaluate_texts, evaluation_json, evaluation_table
 from quartznet.significance import Result, compare, comparison_table, read_result
 from quartznet.text import Language, find_language, language_from_texts
@@ -88,6 +93,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=0, help="loader processes (0: none)")
     parser.add_argument("--worst", type=int, default=5, help="utterances with most errors to print (5)")
     parser.add_argument("--show", type=int, default=0, help="transcripts to print, spread over the data (0)")
+    decoding.add_options(parser)
     noisy = parser.add_argument_group("tables, noise and rooms")
     noisy.add_argument("--by", type=names, default=(), help="tables by speaker, duration or any field of the data: a,b")
     noisy.add_argument("--noise", metavar="PATH", help="also with noise mixed in: folder of recordings, or one of them")
@@ -98,6 +104,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name in ("checkpoint", "data"):
         if getattr(options, name) is None:
             raise ValueError(f"--{name} is missing; evaluate.py --checkpoint CHECKPOINT --data PATH")
+    decoding.check_options(options)
     if options.snr is not None and options.noise is None:
         raise ValueError("--snr says how loud the noise is, and there is none; give --noise FOLDER")
     for name, file in (("json", options.json), ("report", options.report)):  # better now than after an hour
@@ -122,8 +129,25 @@ def choose_language(
     return (find_language(lang) or language_from_texts(lang, texts)).restricted_to(labels)
 
 
+def decoder(
+    options: argparse.Namespace, model: QuartzNet, language: Language
+) -> tuple[Decode | None, Sequence[HotWord]]:
+    """The texts of a batch, None for greedy ones, and the custom words, which are normalised as references are."""
+    decode, hotwords = decoding.choose_decode(options, model, language)
+
+    def texts(log_probs: Tensor, lengths: Tensor) -> list[str]:
+        heard = decode(log_probs, lengths)
+        return [language.normalize(text.shown) if text.shown != text.letters else text.letters for text in heard]
+
+    return (None if decode is None else texts), hotwords
+
+
 def transcribe_clips(
-    model: QuartzNet, clips: Sequence[Utterance], options: argparse.Namespace, condition: Condition
+    model: QuartzNet,
+    clips: Sequence[Utterance],
+    options: argparse.Namespace,
+    condition: Condition,
+    decode: Decode | None = None,
 ) -> tuple[list[Transcript], list[str]]:
     """Transcripts in the order of the clips as ``condition`` changes them, and messages about those that failed."""
     sample_rate, device = model.config.features.sample_rate, choose_device(options.device)
@@ -138,7 +162,7 @@ def transcribe_clips(
         shortest=model.front_end.shortest,
         heard=condition,
     )
-    rows, skipped = recognise(fast, loader)
+    rows, skipped = recognise(fast, loader, decode=decode)
     place = {clip.name: number for number, clip in enumerate(clips)}
     return sorted(rows, key=lambda row: place[row.name]), skipped
 
@@ -178,11 +202,12 @@ def in_conditions(
     clean: dict[Key, Clip],
     others: Sequence[Condition],
     options: argparse.Namespace,
+    decode: Decode | None = None,
 ) -> list[Group]:
     """The clips that could be evaluated in every condition, the clean ones first; others are counted on the screen."""
     heard, failed = {"clean": clean}, []
     for condition in others:
-        rows, problems = transcribe_clips(model, clips, options, condition)
+        rows, problems = transcribe_clips(model, clips, options, condition, decode)
         heard[condition.label] = scored(clips, rows)
         failed += problems
     everywhere = [key for key in clean if all(key in found for found in heard.values())]
@@ -233,12 +258,13 @@ def evaluate(options: argparse.Namespace) -> None:
     print(f"{options.checkpoint} on {description}")
     if report.letters_lost:
         print(f"letters outside the model's alphabet, removed from the references:\n{report.table()}")
+    decode, hotwords = decoder(options, model, language)
     clips, emptied = normalised(clips, language)
     clips, problems = fill_durations(clips)
     fields = [name for name in options.by if name != "snr" or not options.noise]
     check_fields(fields, [clip.described for clip in clips])
     started = time.perf_counter()
-    rows, failed = transcribe_clips(model, clips, options, clean)
+    rows, failed = transcribe_clips(model, clips, options, clean, decode)
     seconds = time.perf_counter() - started
     skipped = [*skipped, *emptied, *problems, *failed]
     for message in skipped[:5]:
@@ -263,8 +289,13 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.show:
         show(rows, options.show)
     scores = scored(clips, rows)
-    heard = in_conditions(model, clips, scores, others, options) if others else []
+    heard = in_conditions(model, clips, scores, others, options, decode) if others else []
     more = tables(list(scores.values()), heard, fields)
+    if hotwords:
+        pairs = [row.reference for row in rows], [row.hypothesis for row in rows]
+        found = report_hotwords(hotwords, *pairs, " " in model.config.labels)
+        more["hotwords"] = found.for_json()
+        print(f"\n{found}")
     against = None
     if other:
         these = tuple((found.name, found.reference, found.hypothesis) for found in result.utterances)

@@ -1,4 +1,6 @@
-"""How log_probs become text: greedy, or by beam search with a language model whose weights were tuned on a dev set.
+"""How log_probs become text: greedy or by beam search, with a language model and custom words or without.
+
+    --lm es.arpa --beam 64 --hotwords words.txt          options of evaluate.py and quartznet.transcribe
 
 ``tuned_file`` beside the language model (``es.arpa.tuned.yaml``) holds what ``python -m quartznet.lm tune`` found, an
 entry for each network: the settings of the search, or that greedy decoding is better. An entry is found by the
@@ -8,22 +10,40 @@ The surprise: a language model may be given and not used. Where it was measured 
 ``--alpha`` or ``--beta`` insist on it.
 """
 
+import argparse
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import yaml
 from torch import Tensor
 
-from quartznet.beam import BeamSettings
-from quartznet.checkpoint import replace_atomically
+from quartznet.beam import BeamDecoder, BeamSettings
+from quartznet.checkpoint import fingerprint, replace_atomically
+from quartznet.ctc import greedy_decode
+from quartznet.hotword_spots import greedy_with_hotwords
+from quartznet.hotwords import HotWord, HotWords, read_hotwords
+from quartznet.lm import check_alphabet, open_language_model
+from quartznet.model import QuartzNet
 from quartznet.settings import from_dict
+from quartznet.text import Language
+from quartznet.words import Word, align_words
 
 logger = logging.getLogger(__name__)
 
-Decode = Callable[[Tensor, Tensor], list[str]]  # log_probs (batch, time, labels + 1), lengths (batch,) -> texts
+
+@dataclass(frozen=True)
+class Heard:
+    """The text of an utterance."""
+
+    letters: str  # in the letters of the alphabet
+    shown: str  # with custom words as they are written
+
+
+Decode = Callable[[Tensor, Tensor], list[Heard]]  # log_probs (batch, time, labels + 1), lengths (batch,)
 
 
 @dataclass(frozen=True)
@@ -105,3 +125,99 @@ def chosen_settings(
         )
         return None
     return replace(tuned.settings, **asked)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Options
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """``--lm`` and what belongs to it."""
+    group = parser.add_argument_group("decoding")
+    group.add_argument("--lm", metavar="FILE", help="n-gram model (ARPA or KenLM binary) for a beam search")
+    group.add_argument("--beam", type=int, metavar="N", help="texts kept by the search (tuned, or 64); without: greedy")
+    group.add_argument("--alpha", type=float, help="weight of the language model (tuned, or 0.5)")
+    group.add_argument("--beta", type=float, help="nats for each word (tuned, or 1)")
+    group.add_argument("--closed", action="store_true", help="write words of the language model only")
+    group.add_argument("--hotwords", metavar="FILE", help="words to prefer: phrase, tab, weight, tab, sounds like")
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Raises ValueError for options that would have no effect."""
+    for name in ("alpha", "beta", "closed"):
+        if getattr(options, name) not in (None, False) and options.lm is None:
+            raise ValueError(f"--{name} is about a language model; give one with --lm FILE")
+
+
+def _greedy(model: QuartzNet, hotwords: HotWords | None) -> Decode:
+    """The best path, with detours through custom words."""
+    if hotwords is None:
+        return lambda rows, lengths: [Heard(text, text) for text in greedy_decode(rows, lengths, model.alphabet)]
+    plain = HotWords([replace(entry, shown=False) for entry in hotwords.entries], model.alphabet)
+
+    def decode(log_probs: Tensor, lengths: Tensor) -> list[Heard]:
+        texts = greedy_with_hotwords(log_probs, lengths, model.alphabet, plain)
+        return [Heard(text, hotwords.show(text)) for text in texts]
+
+    return decode
+
+
+def _searched(decoder: BeamDecoder) -> Decode:
+    """The best text of the beam."""
+
+    def decode(log_probs: Tensor, lengths: Tensor) -> list[Heard]:
+        best = [texts[0] for texts in decoder(log_probs, lengths)]
+        return [Heard(decoder.alphabet.decode(text.ids), text.text) for text in best]
+
+    return decode
+
+
+def choose_decode(
+    options: argparse.Namespace, model: QuartzNet, language: Language | None
+) -> tuple[Decode | None, Sequence[HotWord]]:
+    """What the options ask for, None for plain greedy decoding, and the custom words.
+
+    Raises:
+        ValueError, FileNotFoundError: a file is missing, damaged, or of another alphabet.
+    """
+    entries = read_hotwords(options.hotwords, model.alphabet, language) if options.hotwords else []
+    hotwords = HotWords(entries, model.alphabet) if entries else None
+    if options.lm is None:
+        if options.beam is None:
+            return (_greedy(model, hotwords) if hotwords else None), entries
+        return _searched(BeamDecoder(model.alphabet, BeamSettings(beam=options.beam), None, hotwords)), entries
+    language_model = open_language_model(options.lm)
+    check_alphabet(language_model, model.alphabet, options.lm)
+    network = fingerprint(model.config, model.state_dict())
+    settings = chosen_settings(options.lm, network, options.beam, options.alpha, options.beta)
+    if settings is None:
+        return (_greedy(model, hotwords) if hotwords else None), entries
+    settings = replace(settings, closed=options.closed or settings.closed)
+    return _searched(BeamDecoder(model.alphabet, settings, language_model, hotwords)), entries
+
+
+def shown_words(words: Sequence[Word], shown: str) -> list[Word]:
+    """Words in time, with custom words as they are written; each stretch that differs becomes one word."""
+    texts, wanted, found = [word.text for word in words], shown.split(), []
+    for kind, first, last, begin, end in SequenceMatcher(None, texts, wanted, autojunk=False).get_opcodes():
+        run = words[first:last]
+        if kind == "equal":
+            found += run
+        elif run and begin < end:
+            sure = min(word.confidence for word in run)
+            found.append(Word(" ".join(wanted[begin:end]), run[0].start, run[-1].end, sure))
+    return found
+
+
+def in_time(decode: Decode, model: QuartzNet) -> Callable[[Tensor, Tensor], list[list[Word]]]:
+    """The same with the times of the words: the heard letters are aligned with the sound."""
+    seconds = model.samples_per_output / model.config.features.sample_rate
+
+    def decode_words(log_probs: Tensor, lengths: Tensor) -> list[list[Word]]:
+        rows = zip(log_probs, lengths.tolist(), decode(log_probs, lengths), strict=True)
+        return [
+            shown_words(align_words(row, length, text.letters, model.alphabet, seconds), text.shown)
+            for row, length, text in rows
+        ]
+
+    return decode_words

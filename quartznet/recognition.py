@@ -24,6 +24,8 @@ from quartznet.sequence import sequence_losses
 from quartznet.task import DevResult
 from quartznet.tune_config import SequenceSettings
 
+Decode = Callable[[Tensor, Tensor], list[str]]  # log_probs (batch, time, labels + 1), lengths (batch,) -> texts
+
 
 @dataclass(frozen=True)
 class Transcript:
@@ -60,17 +62,24 @@ def recognition_loss(
 
 
 @torch.inference_mode()
-def recognise_batch(model: QuartzNet, batch: Batch) -> list[Transcript]:
-    """Greedy transcripts and losses of one batch that is on the model's device; each as if the clip were alone."""
+def recognise_batch(model: QuartzNet, batch: Batch, decode: Decode | None = None) -> list[Transcript]:
+    """Transcripts and losses of one batch that is on the model's device; each as if the clip were alone.
+
+    Args:
+        decode: None: greedy.
+    """
     log_probs, lengths = model.forward_features(*model.front_end.each(batch.signal, batch.signal_lengths))
     blank = model.alphabet.blank
     losses = ctc_losses(log_probs, lengths, batch.targets, batch.target_lengths, blank, zero_infinity=False).tolist()
-    hypotheses = greedy_decode(log_probs, lengths, model.alphabet)
+    hypotheses = decode(log_probs, lengths) if decode else greedy_decode(log_probs, lengths, model.alphabet)
     return list(map(Transcript, batch.names, batch.texts, hypotheses, losses))
 
 
 def recognise(
-    model: QuartzNet, batches: Iterable[Batch], should_stop: Callable[[], bool] = lambda: False
+    model: QuartzNet,
+    batches: Iterable[Batch],
+    should_stop: Callable[[], bool] = lambda: False,
+    decode: Decode | None = None,
 ) -> tuple[list[Transcript], list[str]]:
     """All clips of ``batches`` in evaluation mode, and one message for each clip that failed to load.
 
@@ -82,7 +91,7 @@ def recognise(
     for batch in batches:
         skipped += batch.skipped
         if len(batch):
-            rows += recognise_batch(model, batch.to(model.device))
+            rows += recognise_batch(model, batch.to(model.device), decode)
         if should_stop():
             break
     model.train(was_training)

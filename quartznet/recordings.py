@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from quartznet.audio import audio_duration
 from quartznet.model import QuartzNet
 from quartznet.windows import Window, Windows, normalized_file, run_windows, windows_for
-from quartznet.words import Word, align_words, words_of
+from quartznet.words import Word, words_of
 
 PAUSE = 0.5  # s of blanks and spaces that end a piece
 LONGEST = 30.0  # s of a piece; without a pause it is cut at its longest gap
@@ -101,18 +101,6 @@ class PieceCutter:
         changes = (path[1:] != path[:-1]).nonzero()[:, 0] + 1  # a cut within a letter would make two of it
         early = changes[changes <= self.longest]
         return int(early[-1]) if len(early) else int(changes[0]) if len(changes) else None
-
-
-def timed(decode: Callable[[Tensor, Tensor], list[str]], model: QuartzNet) -> Decode:
-    """A ``Decode`` out of a function that returns texts only: they are aligned with the sound."""
-    seconds = model.samples_per_output / model.config.features.sample_rate
-
-    def decode_words(log_probs: Tensor, lengths: Tensor) -> list[list[Word]]:
-        texts = decode(log_probs, lengths)
-        rows = zip(log_probs, lengths.tolist(), texts, strict=True)
-        return [align_words(row, length, text, model.alphabet, seconds) for row, length, text in rows]
-
-    return decode_words
 
 
 def greedy(model: QuartzNet) -> Decode:

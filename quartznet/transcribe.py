@@ -22,11 +22,13 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from quartznet import commandline, load_model, subtitles
+from quartznet import commandline, decoding, load_model, subtitles
+from quartznet.checkpoint import is_checkpoint, load_checkpoint
 from quartznet.live import LiveRecogniser, Update, recognise_stream
 from quartznet.model import QuartzNet
 from quartznet.pcm_stream import microphone_blocks, pcm_blocks
 from quartznet.recordings import Decode, Recording, recognise
+from quartznet.text import Language, find_language
 
 FORMATS = ("txt", "json", "srt", "vtt", "ctm")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -55,7 +57,9 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-seconds", type=float, default=120.0, help="sound in a batch (120)")
     parser.add_argument("--stream", action="store_true", help="read sound that is still being made")
     parser.add_argument("--rate", type=int, default=16000, help="of raw samples in the stream, Hz (16000)")
+    decoding.add_options(parser)
     options = commandline.parse(parser, arguments)
+    decoding.check_options(options)
     if options.checkpoint is None:
         raise ValueError("--checkpoint is missing: a run folder, a .nemo, ...")
     if not options.files:
@@ -69,6 +73,12 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.device not in ("cpu", "cuda"):
         raise ValueError(f"--device is cpu or cuda, got {options.device}")
     return options
+
+
+def language_of(checkpoint: str) -> Language | None:
+    """The text rules that the network was trained with, for custom words; None where the file does not say."""
+    code = load_checkpoint(checkpoint).get("lang") if is_checkpoint(checkpoint) else None
+    return find_language(code) if code else None
 
 
 def written(recording: Recording, kind: str) -> str:
@@ -160,11 +170,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 a file failed and the others are written, 2 something to correct (a line on stderr)."""
     try:
         options = read_options(arguments)
-        model = load_model(options.checkpoint).to(options.device).for_inference(DTYPES[options.precision])
+        plain = load_model(options.checkpoint)
+        with commandline.messages_on_screen():
+            chosen, _ = decoding.choose_decode(options, plain, language_of(options.checkpoint))
+        model = plain.to(options.device).for_inference(DTYPES[options.precision])
+        decode = decoding.in_time(chosen, plain) if chosen else None
         if options.stream:
-            transcribe_stream(model, options)
+            transcribe_stream(model, options, decode)
             return 0
-        return 1 if transcribe_files(model, options) else 0
+        return 1 if transcribe_files(model, options, decode) else 0
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -133,6 +133,7 @@ TOP = {
     "quartznet.interpolate": ("quartznet", "data"),
     "quartznet.doctor": ("quartznet", "data"),
     "quartznet.transcribe": ("quartznet",),
+    "quartznet.tune_command": ("quartznet", "data"),
 }
 
 # The public ``model.transcribe(paths)`` lives far above the model, so it is imported inside that method only; and the

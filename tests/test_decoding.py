@@ -1,13 +1,31 @@
 """quartznet.decoding: tuned weights lie beside the language model, and are obeyed, or not, in the open."""
 
+import argparse
 import logging
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from quartznet.beam import BeamSettings
-from quartznet.decoding import Tuned, chosen_settings, file_hash, read_tuned, save_tuned, tuned_file
+from quartznet.config import BlockConfig, ModelConfig
+from quartznet.decoding import (
+    Heard,
+    Tuned,
+    add_options,
+    check_options,
+    choose_decode,
+    chosen_settings,
+    file_hash,
+    in_time,
+    read_tuned,
+    save_tuned,
+    shown_words,
+    tuned_file,
+)
+from quartznet.model import QuartzNet
+from quartznet.words import Word
 
 FOUND = BeamSettings(alpha=0.7, beta=2.0, beam=32)
 
@@ -68,3 +86,57 @@ def test_a_damaged_file_is_named(model: Path, text: str) -> None:
     tuned_file(model).write_text(text)
     with pytest.raises(ValueError, match=r"es\.arpa\.tuned\.yaml is not what quartznet\.lm tune wrote .* tune again"):
         read_tuned(model)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Options
+
+
+def options(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    parsed = parser.parse_args(words)
+    check_options(parsed)
+    return parsed
+
+
+def small_model() -> QuartzNet:
+    torch.manual_seed(0)
+    config = ModelConfig(tuple(" abcd"), (BlockConfig(8, 5, stride=2), BlockConfig(8, 1, separable=False)))
+    return QuartzNet(config).eval()
+
+
+def heard(text: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """log_probs (1, time, 6) of a text, a blank behind each letter."""
+    rows = torch.full((2 * len(text), 6), 0.002)
+    for place, letter in enumerate(text):
+        rows[2 * place, " abcd".index(letter)] = rows[2 * place + 1, 5] = 0.99
+    return rows.log()[None], torch.tensor([len(rows)])
+
+
+def test_without_options_it_is_greedy() -> None:
+    assert choose_decode(options(), small_model(), None) == (None, [])
+
+
+@pytest.mark.parametrize("more", [[], ["--beam", "8"]])
+def test_custom_words_with_and_without_a_beam(tmp_path: Path, more: list[str]) -> None:
+    (tmp_path / "words.txt").write_text("A&B\t8\tab\n", encoding="utf-8")
+    decode, entries = choose_decode(options("--hotwords", str(tmp_path / "words.txt"), *more), small_model(), None)
+    assert [entry.phrase for entry in entries] == ["A&B"]
+    assert decode(*heard("ab cd")) == [Heard("ab cd", "A&B cd")]
+    [words] = in_time(decode, small_model())(*heard("ab cd"))
+    assert [word.text for word in words] == ["A&B", "cd"]
+    assert words[0].start < words[0].end < words[1].start
+
+
+def test_a_phrase_of_several_words_is_one_in_time() -> None:
+    words = [Word("a", 0.0, 0.1, 0.9), Word("t", 0.2, 0.3, 0.5), Word("b", 0.4, 0.5, 0.8)]
+    assert shown_words(words, "AT b") == [Word("AT", 0.0, 0.3, 0.5), words[2]]
+    assert shown_words(words, "a t b") == words and shown_words([], "") == []
+
+
+def test_options_without_effect() -> None:
+    with pytest.raises(ValueError, match=r"--alpha is about a language model; give one with --lm FILE"):
+        options("--alpha", "0.5")
+    with pytest.raises(ValueError, match="--closed is about a language model"):
+        options("--closed")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from quartznet.config import BlockConfig, FeatureConfig, ModelConfig
 from quartznet.ctc import greedy_decode
 from quartznet.model import QuartzNet
-from quartznet.recordings import PieceCutter, Recording, decode_pieces, greedy, recognise, timed, transcribe
+from quartznet.recordings import PieceCutter, Recording, decode_pieces, greedy, recognise, transcribe
 from quartznet.windows import windows_for
 
 BLANK = 5
@@ -67,14 +67,6 @@ def test_pieces_are_the_whole_however_it_comes(text: str, sizes: list[int], long
     whole = greedy_decode(log_probs[None], torch.tensor([len(log_probs)]), model.alphabet)[0]
     assert "".join(word.text for word in words) == whole.replace(" ", "")
     assert all(early.end <= late.start + 0.011 for early, late in pairwise(words))
-
-
-def test_a_decoder_of_texts_gets_its_times_by_alignment() -> None:
-    model, log_probs = small_model(), path_of("_a_b")[None]
-    decode = timed(lambda log_probs, lengths: ["a b" if length == 4 else "" for length in lengths.tolist()], model)
-    [[first, second], nothing] = decode(torch.cat([path_of("_a b")[None], log_probs]), torch.tensor([4, 2]))
-    assert (first.text, second.text, nothing) == ("a", "b", [])
-    assert first.start == pytest.approx(0.01) and second.start == pytest.approx(0.05)
 
 
 def write_long(path: Path, seconds: float = 12.0) -> Path:

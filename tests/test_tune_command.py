@@ -1,0 +1,66 @@
+"""``python -m quartznet.lm tune``: from a corpus and a model file to weights that evaluate.py finds."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+import tones
+from test_evaluate import checkpoint
+
+import evaluate
+from quartznet.decoding import read_tuned, tuned_file
+from quartznet.lm_command import main
+
+ARPA = """\\data\\
+ngram 1=6
+
+\\1-grams:
+-1.0\t<unk>
+-99\t<s>\t0
+-0.6\t</s>
+-0.5\tabba
+-0.6\tcab
+-0.7\tdada
+
+\\end\\
+"""
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> argparse.Namespace:
+    """A corpus with a dev part, a network that has learnt nothing, and a model of three words."""
+    manifest = tones.write_corpus(tmp_path, ("abba", "cab dada", "abba dada"))
+    (tmp_path / "dev.jsonl").write_text(manifest.read_text(encoding="utf-8"), encoding="utf-8")
+    arpa = tmp_path / "x.arpa"
+    arpa.write_text(ARPA, encoding="utf-8")
+    return argparse.Namespace(folder=tmp_path, arpa=arpa, checkpoint=checkpoint(tmp_path / "m.pt", lang="es"))
+
+
+def tune(case: argparse.Namespace, *more: str) -> int:
+    words = ["--checkpoint", str(case.checkpoint), "--data", str(case.folder), "--lm", str(case.arpa), "--beam", "4"]
+    return main(["tune", *words, "--device", "cpu", *more])
+
+
+def test_tuned_weights_are_found_and_obeyed(case: argparse.Namespace, capsys: pytest.CaptureFixture) -> None:
+    assert tune(case) == 0
+    printed = capsys.readouterr().out
+    assert "3 clips, beam 4" in printed and f"{tuned_file(case.arpa)}: evaluate.py --lm" in printed
+    [tuned] = read_tuned(case.arpa).values()
+    assert not tuned.helps and tuned.data.endswith(", dev")  # such a network cannot be helped
+    scored = ["--checkpoint", str(case.checkpoint), "--data", str(case.folder), "--split", "dev", "--device", "cpu"]
+    assert evaluate.main([*scored, "--lm", str(case.arpa)]) == 0
+    assert "did not help on" in capsys.readouterr().err
+    assert evaluate.main([*scored, "--lm", str(case.arpa), "--alpha", "0.5", "--beam", "8"]) == 0
+    assert "did not help" not in capsys.readouterr().err
+
+
+def test_wrong_files(case: argparse.Namespace, capsys: pytest.CaptureFixture) -> None:
+    case.arpa.write_text(ARPA.replace("abba", "ABBA").replace("cab", "CAB").replace("dada", "DADA"), encoding="utf-8")
+    assert tune(case) == 2 and "cannot be written in the network's letters" in capsys.readouterr().err
+    case.arpa.write_text(ARPA[:60], encoding="utf-8")
+    assert tune(case) == 2 and "x.arpa:" in capsys.readouterr().err
+    case.arpa.unlink()
+    assert tune(case) == 2 and "x.arpa" in capsys.readouterr().err
+    case.arpa.write_text(ARPA, encoding="utf-8")
+    case.checkpoint = checkpoint(case.folder / "n.pt")
+    assert tune(case) == 2 and "does not say its language" in capsys.readouterr().err
