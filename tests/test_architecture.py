@@ -59,6 +59,7 @@ LEVELS = (
         "nbest",
         "prefix_search",
         "worth",
+        "vocabulary",
         "beam",
         "hotwords",
         "hotword_spots",
