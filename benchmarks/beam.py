@@ -28,6 +28,9 @@ from quartznet.pyctc import PyctcDecoder
 from quartznet.text import find_language
 from quartznet.transcribe import batches_by_length
 
+Batch = tuple[Tensor, Tensor]  # log_probs (batch, time, labels + 1) and lengths (batch,)
+Decoder = Callable[[Tensor, Tensor], list]
+
 
 def log_probs_of(checkpoint: str, corpus: str, split: str, lang: str) -> tuple[Alphabet, list[tuple[str, Tensor]]]:
     """The alphabet, and (reference, log_probs (time, labels + 1)) of each clip."""
@@ -48,13 +51,14 @@ def log_probs_of(checkpoint: str, corpus: str, split: str, lang: str) -> tuple[A
     return alphabet, rows
 
 
-def least_times(decoders: Sequence[Callable[[], object]], runs: int) -> tuple[list[float], list[object]]:
-    """Seconds of each, in turns, and what they returned."""
-    times, results = [float("inf")] * len(decoders), [None] * len(decoders)
+def least_times(makers: Sequence[Callable[[], Decoder]], batch: Batch, runs: int) -> tuple[list[float], list[list]]:
+    """Seconds that each decoder takes, in turns, and what it returned; making it does not count."""
+    times, results = [float("inf")] * len(makers), [[]] * len(makers)
     for _ in range(runs):
-        for place, decode in enumerate(decoders):
+        for place, make in enumerate(makers):
+            decode = make()
             start = time.process_time()
-            results[place] = decode()
+            results[place] = decode(*batch)
             times[place] = min(times[place], time.process_time() - start)
     return times, results
 
@@ -64,16 +68,16 @@ def word_error_rate(rows: Sequence[tuple[str, Tensor]], texts: Sequence[str]) ->
     return 100 * total(error_counts([reference for reference, _ in rows], texts)).rate
 
 
-def _decoders(
+def _makers(
     alphabet: Alphabet, settings: BeamSettings, path: Path | None, model: LanguageModel | None
-) -> list[Callable[[Tensor, Tensor], list]]:
-    """Ours, made anew for each call, so that it remembers no word from the run before; and pyctcdecode's."""
-    ours = lambda log_probs, lengths: BeamDecoder(alphabet, settings, model)(log_probs, lengths)  # noqa: E731
+) -> list[Callable[[], Decoder]]:
+    """Ours, made anew each time, so that it remembers no words; and pyctcdecode's, which remembers none."""
     try:
-        return [ours, PyctcDecoder(alphabet, settings, path)]
+        theirs = PyctcDecoder(alphabet, settings, path)
     except ImportError as error:
         print(error)
-        return [ours]
+        return [lambda: BeamDecoder(alphabet, settings, model)]
+    return [lambda: BeamDecoder(alphabet, settings, model), lambda: theirs]
 
 
 def table(
@@ -91,9 +95,8 @@ def table(
     for path in dict.fromkeys((None, lm)):
         model = read_arpa(path) if path else None
         for beam in beams:
-            decoders = _decoders(alphabet, replace(settings, beam=beam, count=1), path, model)
-            work = [lambda decode=decode: decode(log_probs, lengths) for decode in decoders]
-            times, found = least_times(work, runs)
+            makers = _makers(alphabet, replace(settings, beam=beam, count=1), path, model)
+            times, found = least_times(makers, (log_probs, lengths), runs)
             ours = word_error_rate(rows, [texts[0].text for texts in found[0]])
             line = f"{'with LM' if path else 'without LM':10}{beam:6}{ours:12.2f}{len(rows) / times[0]:8.0f}"
             if len(times) > 1:

@@ -109,7 +109,7 @@ class BeamDecoder:
         """What the search found as different texts."""
         texts: dict[int, _Text] = {}
         for score, prefix in found:
-            acoustic = score + log_scale - (prefix.note.weight if prefix.note else 0.0)
+            acoustic = score + log_scale - self.worth.lent(prefix.note)
             is_open = prefix.label == self.space and prefix.parent is not None
             key = id(prefix.parent if is_open else prefix)
             if key in texts:

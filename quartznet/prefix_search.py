@@ -55,6 +55,11 @@ class Prefix:
         return letters[::-1]
 
 
+Candidate = tuple[
+    float, Prefix, int, float, object
+]  # probability; shorter text, letter; gain and note of the longer one
+
+
 @dataclass(frozen=True)
 class Worth:
     """What texts are worth beyond their sound.
@@ -65,7 +70,7 @@ class Worth:
 
     grow: Callable[[Prefix, int], tuple[float, object]]
     root: object  # note of the empty text
-    most: float  # no factor is larger
+    most: Sequence[float]  # of each label: no factor is larger
     labels: frozenset[int] | None  # that ``grow`` is asked about; None: all
 
 
@@ -189,19 +194,15 @@ class Search:
         root = Prefix(None, space if space >= 0 else size, 0, 1.0, worth.root if worth else None)
         root.blank = root.total = 1.0
         self.alive, self.log_scale = [root], 0.0
+        self._most = max(worth.most) if worth else 1.0
         self._asked = [worth is not None and (worth.labels is None or label in worth.labels) for label in range(size)]
 
-    def _node(self, parent: Prefix, label: int) -> Prefix:
-        """A new node below ``parent``, of which ``worth`` knows the gain."""
-        gain, note = self.worth.grow(parent, label) if self.worth else (1.0, parent.note)
-        self.nodes[parent.key + label] = node = Prefix(parent, label, (len(self.nodes) + 1) * self.size, gain, note)
-        return node
-
-    def _extend(self, frame: Sequence[tuple[int, float]], least: float) -> list[tuple[float, Prefix, int]]:
-        """(probability, text, letter) of texts one letter longer that are not in the beam yet and beat ``least``."""
+    def _extend(self, frame: Sequence[tuple[int, float]], least: float) -> list[Candidate]:
+        """The texts one letter longer that are not in the beam yet and beat ``least``."""
         found = []
-        nodes, space, asked = self.nodes, self.space, self._asked
-        bound = least / self.worth.most if self.worth else least
+        nodes, space, asked, grow = self.nodes, self.space, self._asked, self.worth.grow if self.worth else None
+        bound = least / self._most
+        bounds = {label: least / self.worth.most[label] for label, _ in frame} if self.worth else {}
         for prefix in self.alive:
             total, last, key = prefix.total, prefix.label, prefix.key
             for label, probability in frame:
@@ -212,18 +213,21 @@ class Search:
                     if label == space:
                         continue
                     score = prefix.blank * probability
-                node = nodes.get(key + label)
+                node, gain, note = nodes.get(key + label), 1.0, prefix.note
                 if node is not None:
                     if node.total:
                         continue
                     score *= node.gain
-                elif asked[label] and score > bound:
-                    score *= self._node(prefix, label).gain
+                elif asked[label]:
+                    if score <= bounds[label]:
+                        continue
+                    gain, note = grow(prefix, label)
+                    score *= gain
                 if score > least:
-                    found.append((score, prefix, label))
+                    found.append((score, prefix, label, gain, note))
         return found
 
-    def _least_of(self, found: list[tuple[float, Prefix, int]], least: float) -> float:
+    def _least_of(self, found: list[Candidate], least: float) -> float:
         """What stays in the beam is at least this probable: ``least``, or more if too many texts are."""
         if len(self.alive) + len(found) <= self.beam:
             return least
@@ -232,7 +236,7 @@ class Search:
         scores.sort(reverse=True)
         return max(least, scores[self.beam - 1])
 
-    def _keep(self, found: list[tuple[float, Prefix, int]], least: float) -> None:
+    def _keep(self, found: list[Candidate], least: float) -> None:
         """The next beam: of those that stay and those just found, the texts of at least this probability."""
         following, nodes = [], self.nodes
         for prefix in self.alive:
@@ -242,12 +246,12 @@ class Search:
                 following.append(prefix)
             else:
                 prefix.blank = prefix.letter = prefix.total = 0.0
-        for score, prefix, label in found:
+        for score, prefix, label, gain, note in found:
             if score >= least:
                 key = prefix.key + label
                 node = nodes.get(key)
                 if node is None:
-                    nodes[key] = node = Prefix(prefix, label, (len(nodes) + 1) * self.size, 1.0, prefix.note)
+                    nodes[key] = node = Prefix(prefix, label, (len(nodes) + 1) * self.size, gain, note)
                 node.letter = node.total = score
                 following.append(node)
         self.alive = following

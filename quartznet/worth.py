@@ -3,9 +3,10 @@
     worth = alpha ln P(words) + beta (number of words) + unknown (number of unknown words) + hot words
 
 The search (``quartznet.prefix_search``) builds texts letter by letter and wants to know with each one by which factor
-the worth changes. A word is scored when the space after it is written, and the last one at the end of the utterance. A
-closed vocabulary is a tree of letters in which a text may only go where a word is. What hot words earn is known to
-``quartznet.hotwords``.
+the worth changes. A word is scored when the space after it is written, and the last one at the end of the utterance.
+What will come of a word that is being written is lent to it: the best score among the words that begin like it
+(``quartznet.vocabulary``), and the credit of hot words (``quartznet.hotwords``). It is settled at the end of the word,
+so what is lent guides the search and is no part of a result.
 
 The surprise: a language written without spaces has no words here. If the alphabet has no space, each letter is a word
 of its own, so its language model is one over letters, and beta counts letters.
@@ -13,33 +14,35 @@ of its own, so its language model is one over letters, and beta counts letters.
 
 import logging
 import math
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from typing import NamedTuple
 
 from quartznet.alphabet import Alphabet
 from quartznet.arpa import LanguageModel
 from quartznet.hotwords import HotWords
 from quartznet.prefix_search import Prefix, Worth
+from quartznet.vocabulary import Branch, Vocabulary
 
 LOG = logging.getLogger(__name__)
 
-WORD = -1  # marks the end of a word in the tree of a vocabulary
 LOWEST = -230.0  # ln P of a word, at least; KenLM gives log10 P = -100 where a model has no <unk>
+UNKNOWN = "<unk>"
 MOST_CACHED = 1_000_000  # scores of (context, word); then all are forgotten
 
-Tree = dict[int, "Tree"]
+
+class Words(NamedTuple):
+    """The complete words of a text."""
+
+    weight: float  # alpha ln P + beta count + extra
+    language: float  # ln P
+    count: int
+    extra: float  # of unknown words
+    context: Hashable  # of the language model
 
 
-class Note(NamedTuple):
-    """What is known of a text while it is written."""
-
-    weight: float  # the logarithm of all factors so far
-    language: float = 0.0  # ln P of the words that are complete
-    words: int = 0
-    bonus: float = 0.0  # of unknown words and of hot words that are complete
-    context: Hashable = None  # of the language model
-    hot: int = 0  # state of the hot words
-    tree: Tree | None = None  # of the vocabulary, where the word that is being written has got to
+# What is known of a text while it is written: its complete words; the branch of the vocabulary that the word being
+# written has got to, None where there is none; the state of the hot words; and what complete ones of them have earned.
+Note = tuple[Words, Branch | None, int, float]
 
 
 class Values(NamedTuple):
@@ -54,33 +57,6 @@ class Values(NamedTuple):
         return alpha * self.language + beta * self.words + self.bonus
 
 
-def vocabulary_tree(words: Iterable[str], alphabet: Alphabet) -> Tree:
-    """The words as a tree of label numbers; those that the alphabet cannot write are left out and counted in the log.
-
-    Raises:
-        ValueError: if no word is left.
-    """
-    numbers = {label: number for number, label in enumerate(alphabet.labels) if label != " "}
-    tree: Tree = {}
-    lost: list[str] = []
-    for word in words:
-        if not numbers.keys() >= set(word):
-            lost.append(word)
-            continue
-        node = tree
-        for character in word:
-            node = node.setdefault(numbers[character], {})
-        node[WORD] = {}
-    if lost:
-        LOG.warning("%d words of the vocabulary have letters that the network lacks, such as %r", len(lost), lost[0])
-    if not tree:
-        raise ValueError(
-            "no word of the vocabulary can be written with the letters of the network; was the language model made "
-            "from texts in lower case and in this language?"
-        )
-    return tree
-
-
 class TextWorth:
     """``grow`` for the search and ``values`` of its results; holds the scores of words met before.
 
@@ -89,7 +65,7 @@ class TextWorth:
         closed: only words of the scorer's vocabulary and of hot phrases may be written.
 
     Raises:
-        ValueError: for a closed vocabulary without a scorer that can list its words.
+        ValueError: for a closed vocabulary without a scorer that can list its words, or of other letters.
     """
 
     def __init__(
@@ -102,36 +78,70 @@ class TextWorth:
         scorer: LanguageModel | None,
         hotwords: HotWords | None,
     ) -> None:
-        self.alphabet, self.alpha, self.beta, self.unknown = alphabet, alpha, beta, unknown
+        self.labels, self.alpha, self.beta, self.unknown = alphabet.labels, alpha, beta, unknown
         self.scorer, self.hotwords = scorer, hotwords
         self.space = alphabet.labels.index(" ") if " " in alphabet.labels else -1
         self.hot_words = hotwords.words if hotwords else frozenset()
-        self.tree = self._closed_tree() if closed else None
+        self.closed, self.vocabulary = closed, self._read_vocabulary(closed)
+        self.only_looks_ahead = self.vocabulary is not None and self.space >= 0 and hotwords is None
         self._scores: dict[tuple[Hashable, str], tuple[float, float, Hashable]] = {}
 
-    def _closed_tree(self) -> Tree:
-        words = self.scorer.vocabulary() if self.scorer else None
-        if words is None:
+    def _read_vocabulary(self, closed: bool) -> Vocabulary | None:
+        """The words that can be looked ahead to, with the weighed scores that they have without a context."""
+        listed = self.scorer.vocabulary() if self.scorer else None
+        if listed is None and closed:
             raise ValueError(
                 "a closed vocabulary needs a language model that can list its words; give an ARPA file, or use the "
                 "open vocabulary"
             )
-        return vocabulary_tree({*words, *self.hot_words}, self.alphabet)
+        if listed is None:
+            return None
+        words, letters = {*listed, *self.hot_words}, set(self.labels)
+        written = {word for word in words if word and letters.issuperset(word)}
+        lost = words - written
+        if lost:
+            LOG.warning(
+                "%d words of the language model have letters that the network lacks: %s ...", len(lost), min(lost)
+            )
+        if not written:
+            raise ValueError(
+                "no word of the language model can be written with the letters of the network; was it built from texts "
+                "in lower case and in this language?"
+            )
+        _, context = self.scorer.score(self.scorer.start(), UNKNOWN)  # after which nothing is expected
+        scores = {word: self.alpha * max(self.scorer.score(context, word)[0], LOWEST) for word in written}
+        outside = self.alpha * max(self.scorer.score(context, UNKNOWN)[0], LOWEST) + self.unknown
+        return Vocabulary(scores, None if closed else outside, self.labels)
 
     def for_search(self) -> Worth | None:
         """What the search takes; None if texts are worth nothing beyond their sound."""
         if self.scorer is None and self.hotwords is None:
             return None
-        context = self.scorer.start() if self.scorer else None
-        root = Note(0.0, context=context, hot=self.hotwords.start if self.hotwords else 0, tree=self.tree)
-        most = max(0.0, self.beta + max(0.0, self.unknown)) if self.scorer else 0.0
-        most += self.hotwords.largest_step if self.hotwords else 0.0
-        all_labels = self.hotwords is not None or self.tree is not None or self.space < 0
-        return Worth(self.grow, root, math.exp(most), None if all_labels else frozenset([self.space]))
+        words = Words(0.0, 0.0, 0, 0.0, self.scorer.start() if self.scorer else None)
+        branch = self.vocabulary.root if self.vocabulary and self.space >= 0 else None
+        root = (words, branch, self.hotwords.start if self.hotwords else 0, 0.0)
+        hot = self.hotwords.largest_step if self.hotwords else 0.0
+        word = max(0.0, self.beta + max(0.0, self.unknown)) if self.scorer else 0.0
+        letter = self.vocabulary.largest_step if branch else 0.0
+        if branch:
+            word += self.vocabulary.depth
+        if self.space < 0:
+            letter = word
+        most = [math.exp(hot + (word if label == self.space else letter)) for label in range(len(self.labels))]
+        all_labels = self.hotwords is not None or branch is not None or self.space < 0
+        return Worth(self.grow, root, most, None if all_labels else frozenset([self.space]))
+
+    def lent(self, note: Note | None) -> float:
+        """What the search has counted so far, all of it, lent or settled."""
+        if note is None:
+            return 0.0
+        words, branch, hot, earned = note
+        ahead = branch.best - self.vocabulary.root.best if branch else 0.0
+        return words.weight + ahead + earned + (self.hotwords.credit[hot] if self.hotwords else 0.0)
 
     def _word_before(self, prefix: Prefix) -> str:
         """The letters after the last space."""
-        letters, labels, space = [], self.alphabet.labels, self.space
+        letters, labels, space = [], self.labels, self.space
         while prefix.parent is not None and prefix.label != space:
             letters.append(labels[prefix.label])
             prefix = prefix.parent
@@ -139,66 +149,56 @@ class TextWorth:
 
     def _score(self, context: Hashable, word: str) -> tuple[float, float, Hashable]:
         """ln P(word), what is added for an unknown one, and the context after it."""
-        found = self._scores.get((context, word))
-        if found is None:
-            if len(self._scores) >= MOST_CACHED:
-                self._scores.clear()
-            score, following = self.scorer.score(context, word)
-            extra = 0.0 if word in self.hot_words or self.scorer.knows(word) else self.unknown
-            found = self._scores[context, word] = (max(score, LOWEST), extra, following)
+        if len(self._scores) >= MOST_CACHED:
+            self._scores.clear()
+        score, following = self.scorer.score(context, word)
+        extra = 0.0 if word in self.hot_words or self.scorer.knows(word) else self.unknown
+        found = self._scores[context, word] = (max(score, LOWEST), extra, following)
         return found
 
-    def _add_word(self, note: Note, word: str) -> Note:
-        """The note after a complete word."""
+    def _add_word(self, words: Words, word: str) -> Words:
+        """With one complete word more."""
         if self.scorer is None:
-            return note._replace(words=note.words + 1)
-        score, extra, context = self._score(note.context, word)
-        weight = note.weight + self.alpha * score + self.beta + extra
-        return note._replace(
-            weight=weight,
-            language=note.language + score,
-            words=note.words + 1,
-            bonus=note.bonus + extra,
-            context=context,
-            tree=self.tree,
-        )
+            return Words(0.0, 0.0, words.count + 1, 0.0, None)
+        score, extra, context = self._scores.get((words.context, word)) or self._score(words.context, word)
+        weight = words.weight + self.alpha * score + self.beta + extra
+        return Words(weight, words.language + score, words.count + 1, words.extra + extra, context)
 
-    def _add_hot(self, note: Note, label: int) -> Note:
-        """The note after a letter, or a space, is shown to the hot words."""
-        state = self.hotwords.step(note.hot, label)
-        if state == note.hot and not self.hotwords.earned[state]:
-            return note
-        earned = self.hotwords.earned[state]
-        change = earned + self.hotwords.credit[state] - self.hotwords.credit[note.hot]
-        return note._replace(weight=note.weight + change, bonus=note.bonus + earned, hot=state)
+    def _is_allowed(self, word: str) -> bool:
+        """By a closed vocabulary."""
+        return not self.closed or word in self.hot_words or self.scorer.knows(word)
 
     def grow(self, prefix: Prefix, label: int) -> tuple[float, Note]:
         """The factor that a text's worth changes by with one letter more, and the note of the longer text."""
-        before: Note = prefix.note
-        note = before
-        if self.tree is not None:
-            tree = note.tree.get(WORD if label == self.space else label)
-            if tree is None or (self.space < 0 and WORD not in tree):
+        words, branch, hot, earned = note = prefix.note
+        if self.only_looks_ahead and label != self.space:
+            gain, branch = branch.children.get(label) or self.vocabulary.below(branch, label)
+            return gain, (words, branch, hot, earned)
+        if label == self.space or self.space < 0:
+            word = self.labels[label] if self.space < 0 else self._word_before(prefix)
+            if not self._is_allowed(word):
                 return 0.0, note
-            note = note._replace(tree=tree)
-        if label == self.space:
-            note = self._add_word(note, self._word_before(prefix))
-        elif self.space < 0:
-            note = self._add_word(note, self.alphabet.labels[label])
+            words, branch = self._add_word(words, word), branch and self.vocabulary.root
+        elif branch is not None:
+            gain, branch = self.vocabulary.below(branch, label)
+            if gain == 0.0:
+                return 0.0, note
         if self.hotwords is not None:
-            note = self._add_hot(note, label)
-        return (1.0 if note.weight == before.weight else math.exp(note.weight - before.weight)), note
+            hot = self.hotwords.step(hot, label)
+            earned += self.hotwords.earned[hot]
+        longer = (words, branch, hot, earned)
+        change = self.lent(longer) - self.lent(note)
+        return (math.exp(change) if change else 1.0), longer
 
     def values(self, prefix: Prefix) -> Values:
         """The worth of a text that ends here: its last word and the end of the sentence are scored too."""
-        note: Note | None = prefix.note
-        if note is None:
+        if prefix.note is None:
             return Values(0.0, 0, 0.0, True)
+        words, _, hot, earned = prefix.note
         is_allowed = True
         if self.space >= 0 and prefix.label != self.space:
-            is_allowed = self.tree is None or WORD in note.tree
-            note = self._add_word(note, self._word_before(prefix))
-            if self.hotwords is not None:
-                note = self._add_hot(note, self.space)
-        language = note.language + max(self.scorer.end(note.context), LOWEST) if self.scorer else 0.0
-        return Values(language, note.words, note.bonus, is_allowed)
+            word = self._word_before(prefix)
+            is_allowed, words = self._is_allowed(word), self._add_word(words, word)
+            earned += self.hotwords.earned[self.hotwords.step(hot, self.space)] if self.hotwords else 0.0
+        language = words.language + max(self.scorer.end(words.context), LOWEST) if self.scorer else 0.0
+        return Values(language, words.count, words.extra + earned, is_allowed)

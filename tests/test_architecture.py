@@ -66,6 +66,7 @@ LEVELS = (
         "confidence",
         "prefix_search",
         "worth",
+        "vocabulary",
         "beam",
         "hotwords",
         "hotword_spots",
