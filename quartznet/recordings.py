@@ -199,7 +199,7 @@ def recognise(
     decode: Decode | None = None,
     windows: Windows | None = None,
     batch_seconds: float = 120.0,
-    progress: Callable[[float], None] | None = None,
+    progress: Callable[[float, float], None] | None = None,
 ) -> Iterator[tuple[int, Recording]]:
     """(index, what was heard) of each file, as they end: the longest first, those that fail last.
 
@@ -207,7 +207,7 @@ def recognise(
         decode: pieces -> words; greedy if left out. ``timed`` makes one out of a function that returns texts.
         windows: from ``windows_for``.
         batch_seconds: sound in a batch, padding counted; a window is never split.
-        progress: called with the seconds of sound that have gone through the network so far.
+        progress: called with the seconds of sound that went through the network so far, and with those of all files.
 
     Raises:
         ValueError: ``batch_seconds`` is not positive.
@@ -222,7 +222,7 @@ def recognise(
             for index in state.hear(batch):
                 yield index, state.result(index)
             if progress is not None:
-                progress(state.heard)
+                progress(state.heard, sum(state.durations))
         for index in sorted(state.errors):
             yield index, state.result(index)
     finally:

@@ -14,7 +14,7 @@ what has been said so far only (``quartznet.live``), so for a file on disk leave
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -105,10 +105,17 @@ def output_paths(files: Sequence[str], folder: str, kind: str) -> list[Path]:
 
 
 @contextmanager
-def progress_bar(files: Sequence[str]) -> Iterator[tqdm]:
-    """Seconds of sound, on stderr, and only where that is a terminal."""
-    with tqdm(total=None, unit="s", desc=f"{len(files)} files", disable=not sys.stderr.isatty(), leave=False) as bar:
-        yield bar
+def progress_bar() -> Iterator[Callable[[float, float], None]]:
+    """A function of seconds done and seconds in all, drawn on stderr, and only where that is a terminal."""
+    with tqdm(
+        unit="s", disable=not sys.stderr.isatty(), leave=False, bar_format="{percentage:3.0f}% |{bar}| {remaining}"
+    ) as bar:
+
+        def show_progress(done: float, total: float) -> None:
+            bar.total = total
+            bar.update(min(done, total) - bar.n)
+
+        yield show_progress
 
 
 def transcribe_files(model: QuartzNet, options: argparse.Namespace, decode: Decode | None = None) -> int:
@@ -117,11 +124,8 @@ def transcribe_files(model: QuartzNet, options: argparse.Namespace, decode: Deco
     if options.out:
         Path(options.out).mkdir(parents=True, exist_ok=True)
     found: dict[int, Recording] = {}
-    with progress_bar(options.files) as bar:
-        heard = recognise(
-            model, options.files, decode, None, options.batch_seconds, lambda seconds: bar.update(seconds - bar.n)
-        )
-        for index, recording in heard:
+    with progress_bar() as progress:
+        for index, recording in recognise(model, options.files, decode, None, options.batch_seconds, progress):
             found[index] = recording
             if paths and recording.error is None:
                 paths[index].write_text(written(recording, options.format), encoding="utf-8")

@@ -54,6 +54,14 @@ def test_one_bad_file_of_two(folder: Path, capsys: pytest.CaptureFixture) -> Non
     assert len(lines) == 2 and "bad.wav does not decode" in lines[0] and "absent.wav does not exist" in lines[1]
 
 
+def test_a_terminal_sees_how_far_it_is(
+    folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert main(["a.mp3", "--checkpoint", "c.nemo"]) == 0
+    assert "%" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["txt", "json"])
 def test_a_stream(folder: Path, kind: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = (np.tile(tones.sing("abba cab dada"), 3) * 32767).astype("<i2")
