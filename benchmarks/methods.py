@@ -24,7 +24,18 @@ from pathlib import Path
 
 from quartznet.report import COLORS
 
-MORE_COLORS = ("#8C564B", "#7F7F7F", "#17BECF", "#BCBD22", "#7B3F00", "#4B0082")
+MORE_COLORS = (
+    "#8C564B",
+    "#7F7F7F",
+    "#17BECF",
+    "#BCBD22",
+    "#7B3F00",
+    "#4B0082",
+    "#C71585",
+    "#2F4F4F",
+    "#6B8E23",
+    "#A0522D",
+)
 COMMON = (
     "--precision bf16 --optim.name adamw --optim.weight_decay 0.01 --optim.grad_clip 1 --data.batch_seconds 40 "
     "--data.workers 1 --augment.cutout_masks 2 --keep_best 1"
@@ -44,7 +55,16 @@ class Corpus:
     rows: tuple[str, ...] | None = None  # None: all but those of a domain
 
 
-DOMAIN = ("copied", "copied-lr1e-4", "bn", "lora", "adapters", "auto")  # the alphabet is the same, all rows are copied
+DOMAIN = (
+    "copied",
+    "copied-lr1e-4",
+    "bn-frozen",
+    "bn-frozen-low",
+    "bn",
+    "lora",
+    "adapters",
+    "auto",
+)  # the alphabet is the same, all rows are copied
 LANGUAGES = {
     "ru": Corpus("ru_prompts", 12, 4, 3, "ru_prompts", "test"),
     "es": Corpus("es_read", 4, 1, 6, "es_read", "test"),
@@ -58,11 +78,15 @@ ROWS = {  # what the row is called -> options; "scratch" rows have no --init
     "copied": "--optim.lr 0.0005",
     "copied-lr1e-3": "--optim.lr 0.001",
     "copied-lr1e-4": "--optim.lr 0.0001",
+    "bn-frozen": "--optim.lr 0.0005 --batchnorm frozen",
+    "bn-frozen-low": "--optim.lr 0.0001 --batchnorm frozen",
+    "new-bn-frozen": "--optim.lr 0.0005 --batchnorm frozen --head new",
     "frozen-then-full": "--optim.lr 0.0005 --freeze-encoder {frozen}",
     "gradual": "--optim.lr 0.0005 --unfreeze-every 1 --tune.unfreeze-blocks {thaw}",
     "bn": "--optim.lr 0.005 --train bn",
     "lora": "--optim.lr 0.001 --train lora",
     "lora-bn": "--optim.lr 0.001 --train lora --batchnorm full",
+    "lora-bn-frozen": "--optim.lr 0.001 --train lora --batchnorm frozen",
     "adapters": "--optim.lr 0.002 --train adapters",
     "auto": "--recipe auto",
 }
@@ -73,11 +97,15 @@ TITLES = {
     "copied": "encoder and copied rows",
     "copied-lr1e-3": "the same, rate 0.001",
     "copied-lr1e-4": "the same, rate 0.0001",
+    "bn-frozen": "encoder and copied rows, batch norm frozen",
+    "bn-frozen-low": "the same, rate 0.0001",
+    "new-bn-frozen": "new output layer, batch norm frozen",
     "frozen-then-full": "output layer alone first, then all",
     "gradual": "thawed from the top, block by block",
     "bn": "batch norm and output layer only",
     "lora": "LoRA, rank 8",
     "lora-bn": "LoRA, rank 8, and batch norm",
+    "lora-bn-frozen": "LoRA, rank 8, batch norm frozen",
     "adapters": "adapters, 32 wide",
     "auto": "--recipe auto",
 }
@@ -112,7 +140,7 @@ def run_folder(out: str, language: str, row: str, seed: int) -> Path:
 
 def rows_of(language: str, wanted: Sequence[str]) -> list[str]:
     """Those of ``wanted`` that make sense for the language, in the order of ``ROWS``."""
-    rows = LANGUAGES[language].rows or [row for row in ROWS if row != "copied-lr1e-4"]
+    rows = LANGUAGES[language].rows or [row for row in ROWS if row not in ("copied-lr1e-4", "bn-frozen-low")]
     return [row for row in ROWS if row in rows and row in wanted]
 
 
