@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from quartznet.arpa import entry, write_arpa
+from quartznet.arpa import NEVER, entry, write_arpa
 from quartznet.ngram_counts import AT_ONCE, START_NUMBER, Column, Corpus, Table, count_ngrams, number_words
 
 FALLBACK = (0.0, 0.5, 1.0, 1.5)  # discounts of the adjusted counts 0, 1, 2, 3 and more
@@ -86,6 +86,11 @@ def discounts(counts_of_counts: Sequence[int]) -> tuple[tuple[float, ...], bool]
 def _blocks(length: int) -> Iterator[slice]:
     for start in range(0, length, AT_ONCE):
         yield slice(start, min(start + AT_ONCE, length))
+
+
+def _log10(values: np.ndarray) -> list[float]:
+    """At most 0. A discount of exactly 0 makes a weight of 0, for which lmplz writes -inf and KenLM refuses to read."""
+    return np.clip(np.log10(np.maximum(values, 1e-300)), NEVER, 0.0).tolist()
 
 
 class _Estimate:
@@ -165,8 +170,8 @@ class _Estimate:
             for keys in reversed(self.keys[:k]):
                 number, first = np.divmod(keys[number], len(words))
                 columns.append(words[first])
-            log_probs = np.minimum(np.log10(self.probabilities[k - 1][kept]), 0.0).tolist()
-            log_backoffs = [None] * len(kept) if is_highest else np.log10(self.backoffs[k - 1][kept]).tolist()
+            log_probs = _log10(self.probabilities[k - 1][kept])
+            log_backoffs = [None] * len(kept) if is_highest else _log10(self.backoffs[k - 1][kept])
             yield from map(entry, log_probs, map(" ".join, zip(*columns, strict=True)), log_backoffs)
 
     def written(self, table: Table) -> int:
