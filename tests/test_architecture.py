@@ -48,6 +48,14 @@ LEVELS = (
         "diagnosis",
         "commandline",
         "helptext",
+        "arpa",
+        "ngram_counts",
+        "ngram",
+        "kenlm_model",
+        "lm",
+        "lmplz",
+        "perplexity",
+        "leaks",
     ),
     (
         "features",
@@ -94,11 +102,17 @@ TOP = {
     "quartznet.old_speech": ("quartznet", "data"),
     "quartznet.interpolate": ("quartznet", "data"),
     "quartznet.doctor": ("quartznet", "data"),
+    "quartznet.lm_text": ("quartznet", "data"),
+    "quartznet.lm_command": ("quartznet", "data"),
 }
 
 # The public ``model.transcribe(paths)`` lives far above the model, so it is imported inside that method only; and the
-# command ``python -m quartznet.text audit`` needs the module that it is typed with.
-LATE = (("quartznet.model", "quartznet.transcribe"), ("quartznet.text", "quartznet.audit_file"))
+# commands ``python -m quartznet.text audit`` and ``python -m quartznet.lm`` need the modules that they are typed with.
+LATE = (
+    ("quartznet.model", "quartznet.transcribe"),
+    ("quartznet.text", "quartznet.audit_file"),
+    ("quartznet.lm", "quartznet.lm_command"),
+)
 
 
 def modules(root: Path) -> dict[str, Path]:
