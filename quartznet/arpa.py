@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 State = Hashable  # of a model: what it remembers of the words so far
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
 LOG_10 = math.log(10.0)
-NEVER = -100.0  # log10 P(<unk>) of a model that does not list it, as in KenLM
+NEVER = -100.0  # log10 of a probability or weight of 0, and of P(<unk>) where it is not listed, as in KenLM
 BINARY = b"mmap lm http://kheafield.com/code"  # how a KenLM binary begins
 ROOT = 0  # the state without context
 
@@ -205,7 +205,7 @@ class _Reader:
             raise self.wrong(f"{line[:60]!r} is no {order}-gram with its probability")
         if not (-math.inf <= log_prob <= 0.0 and -math.inf <= backoff < math.inf):
             raise self.wrong(f"{line[:60]!r}: a log10 probability is at most 0, and a back-off weight finite")
-        return log_prob, words, backoff
+        return max(log_prob, NEVER), words, max(backoff, NEVER)
 
 
 def _add_order(model: ArpaModel, reader: _Reader, order: int, count: int, states: dict[str, int]) -> dict[str, int]:
@@ -253,6 +253,29 @@ def _share_states(model: ArpaModel) -> None:
     model.after = array("q", said_by[after].tobytes())
 
 
+def _arpa_file(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no language model {path}; build one with python -m quartznet.lm build")
+    if is_binary(path):
+        raise ValueError(
+            f"{path} is a KenLM binary; to read it, pip install kenlm (the extra [lm] does), or give the ARPA file"
+        )
+    return path
+
+
+def read_counts(path: str | Path) -> list[int]:
+    """How many n-grams of each order an ARPA file says it holds; raises what ``read_arpa`` does."""
+    return _Reader(_arpa_file(path)).header()
+
+
+def read_words(path: str | Path) -> list[str]:
+    """The vocabulary of an ARPA file without its other n-grams; raises what ``read_arpa`` does."""
+    reader = _Reader(_arpa_file(path))
+    words = (words for _, words, _ in reader.section(1, reader.header()[0]))
+    return [word for word in words if word not in (START, END, UNKNOWN)]
+
+
 def read_arpa(path: str | Path) -> ArpaModel:
     """An ARPA file, plain or gzip.
 
@@ -260,19 +283,14 @@ def read_arpa(path: str | Path) -> ArpaModel:
         FileNotFoundError: there is no such file.
         ValueError: it is a KenLM binary, lacks ``<s>`` or ``</s>``, or is no whole ARPA file; with file and line.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no language model {path}; build one with python -m quartznet.lm build")
-    if is_binary(path):
-        raise ValueError(f"{path} is a KenLM binary; install the package kenlm to read it, or give the ARPA file")
-    reader = _Reader(path)
+    reader = _Reader(_arpa_file(path))
     counts = reader.header()
     model = ArpaModel(len(counts))
     states: dict[str, int] = {}
     for order, count in enumerate(counts, 1):
         states = _add_order(model, reader, order, count, states)
         if order == 1:
-            _add_unknown(model, states, path)
+            _add_unknown(model, states, reader.path)
     if (line := reader.next_filled()) != "\\end\\":
         raise reader.wrong(f"{line[:40]!r} where \\end\\ should be")
     _share_states(model)

@@ -52,6 +52,26 @@ class Audit:
         used = set(self.kept).union(*self.written.values())
         return "".join(letter for letter in self.language.letters if letter not in used)
 
+    def add(self, text: str, line: int = 0) -> str:
+        """Counts one text, which stands in that line of its file, if not 0; returns it normalised."""
+        self.texts += 1
+        normalized = self.language.normalize(text)
+        self.empty += not normalized
+        for kind, characters, written in self.language.convert(text):
+            if kind == "kept":
+                self.kept.update(characters)
+            elif kind == "punctuation":
+                self.punctuation[characters] += 1
+            elif kind != "space":
+                counts = {"mapped": self.mapped, "spelled": self.spelled, "dropped": self.dropped}[kind]
+                counts[characters] += 1
+                if characters not in self.examples:
+                    self.examples[characters] = text
+                    self.lines |= {characters: line} if line else {}
+                if kind != "dropped":
+                    self.written[characters] = written
+        return normalized
+
     def check(self, limit: float = 0.005) -> None:
         """Raises ValueError where no letter is kept, or where more than ``limit`` of them are lost."""
         name = f"{self.language.name} (--lang {self.language.code})"
@@ -111,21 +131,7 @@ def audit(texts: Iterable[str], language: Language, lines: Iterable[int] | None 
     """Counts what ``language.normalize`` does to each character of the texts; ``lines``: where each of them stands."""
     result = Audit(language)
     for text, line in zip(texts, lines or itertools.repeat(0), strict=False):
-        result.texts += 1
-        result.empty += not language.normalize(text)
-        for kind, characters, written in language.convert(text):
-            if kind == "kept":
-                result.kept.update(characters)
-            elif kind == "punctuation":
-                result.punctuation[characters] += 1
-            elif kind != "space":
-                counts = {"mapped": result.mapped, "spelled": result.spelled, "dropped": result.dropped}[kind]
-                counts[characters] += 1
-                if characters not in result.examples:
-                    result.examples[characters] = text
-                    result.lines |= {characters: line} if line else {}
-                if kind != "dropped":
-                    result.written[characters] = written
+        result.add(text, line)
     return result
 
 

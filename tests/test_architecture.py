@@ -52,6 +52,14 @@ LEVELS = (
         "helptext",
         "markup",
         "confusions",
+        "arpa",
+        "ngram_counts",
+        "ngram",
+        "kenlm_model",
+        "lm",
+        "lmplz",
+        "perplexity",
+        "leaks",
     ),
     (
         "features",
@@ -72,7 +80,6 @@ LEVELS = (
         "hotword_spots",
         "hotword_report",
         "pyctc",
-        "arpa",
         "subtitles",
         "sequence",
         "optim",
@@ -135,11 +142,17 @@ TOP = {
     "quartznet.doctor": ("quartznet", "data"),
     "quartznet.transcribe": ("quartznet",),
     "quartznet.tune_command": ("quartznet", "data"),
+    "quartznet.lm_text": ("quartznet", "data"),
+    "quartznet.lm_command": ("quartznet", "data"),
 }
 
 # The public ``model.transcribe(paths)`` lives far above the model, so it is imported inside that method only; and the
-# command ``python -m quartznet.text audit`` needs the module that it is typed with.
-LATE = (("quartznet.model", "quartznet.recordings"), ("quartznet.text", "quartznet.audit_file"))
+# commands ``python -m quartznet.text audit`` and ``python -m quartznet.lm`` need the modules that they are typed with.
+LATE = (
+    ("quartznet.model", "quartznet.recordings"),
+    ("quartznet.text", "quartznet.audit_file"),
+    ("quartznet.lm", "quartznet.lm_command"),
+)
 
 
 def modules(root: Path) -> dict[str, Path]:

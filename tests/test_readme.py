@@ -63,6 +63,16 @@ def test_language_model_commands_parse(
         assert re.search("there is no file|no language model", capsys.readouterr().err)
 
 
+def test_ngram_commands_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    from quartznet import lm_command
+
+    monkeypatch.chdir(tmp_path)
+    found = commands("python -m quartznet.lm ")
+    assert {words[0] for words in found} == {"build", "perplexity"}
+    for words in found:
+        assert lm_command.main(words) == 2 and re.search("there is no", capsys.readouterr().err)
+
+
 def test_evaluation_commands_parse() -> None:
     from evaluate import read_options
 

@@ -1,0 +1,157 @@
+"""``python -m quartznet.lm``: builds language models out of text and tells how well they know other text.
+
+    python -m quartznet.lm build TEXT... --lang es --order 5 --out es.arpa --prune 0 0 1 --dev dev.txt
+    python -m quartznet.lm build TEXT... --lang es --out es.arpa --against es/test.jsonl --leave-out
+    python -m quartznet.lm perplexity es.arpa TEXT... --lang es
+    python -m quartznet.lm tune --checkpoint runs/es --data corpora/es --lm es.arpa      (quartznet.tune_command)
+
+KenLM's lmplz estimates where it is on the PATH, else ``quartznet.ngram``; the numbers are the same. The surprise: the
+sentences of ``--dev`` are looked for in the text as well, since a perplexity of what was learnt by heart says nothing.
+"""
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data.source import read_source
+from quartznet import commandline
+from quartznet.arpa import read_counts
+from quartznet.leaks import LeakFinder
+from quartznet.lm import open_language_model
+from quartznet.lm_text import Text, normalized, rules
+from quartznet.lmplz import find_build_binary, pack, run_lmplz
+from quartznet.ngram import build_model, check_settings
+from quartznet.perplexity import perplexity
+from quartznet.text import Language
+from quartznet.tune_command import add_tune
+
+
+def leak_finders(options: argparse.Namespace, language: Language | None) -> dict[str, LeakFinder]:
+    """One for each corpus of ``--against`` and each text of ``--dev``, by its path."""
+    found = {}
+    for path in options.against:
+        clips, skipped, _ = read_source(path)
+        if skipped:
+            print(f"{len(skipped):,} clips of {path} are not looked for; the first: {skipped[0]}")
+        found[path] = LeakFinder(normalized((clip.text for clip in clips), language))
+    for path in options.dev:
+        found[path] = LeakFinder(Text([path], language).sentences())
+    return found
+
+
+def without_leaks(sentences: Iterator[str], finders: Sequence[LeakFinder], leave_out: bool) -> Iterator[str]:
+    """The sentences, all of them looked at; ``leave_out``: but for those that hold an evaluation sentence."""
+    for sentence in sentences:
+        if not (any([finder.look(sentence) for finder in finders]) and leave_out):
+            yield sentence
+
+
+def estimate(sentences: Iterator[str], options: argparse.Namespace) -> None:
+    """Writes the ARPA file, by lmplz or by ourselves, and says which, how long it took and how large it is."""
+    program, begin = None if options.own else shutil.which("lmplz"), time.monotonic()
+    if program:
+        print(f"estimating with {program}", flush=True)
+        for line in run_lmplz(program, sentences, options.out, options.order, options.prune):
+            print(line)
+    else:
+        print(f"estimating with quartznet.ngram{'' if options.own else ' (lmplz is not installed)'}", flush=True)
+        summary = build_model(sentences, options.out, options.order, options.prune)
+        print(f"{summary.sentences:,} sentences, {summary.tokens:,} words, {summary.types:,} different ones")
+        if fallback := [str(order.order) for order in summary.orders if order.is_fallback]:
+            print(f"too little text for the discounts of order {', '.join(fallback)}: 0.5, 1, 1.5 taken")
+    counts = "".join(f"{order:>2}-grams {count:>14,}\n" for order, count in enumerate(read_counts(options.out), 1))
+    print(f"{counts}{options.out}: {Path(options.out).stat().st_size / 1e6:.1f} MB, {time.monotonic() - begin:.0f} s")
+
+
+def report_leaks(finders: dict[str, LeakFinder], leave_out: bool) -> None:
+    """A warning for each evaluation whose sentences the text holds, or what was left out for it."""
+    for path, finder in finders.items():
+        if finder.found and leave_out:
+            print(f"{finder.lines:,} lines with sentences of {path} were left out")
+        else:
+            print(finder.warning(path) or f"no sentence of {path} stands in the text")
+
+
+def run_build(options: argparse.Namespace) -> None:
+    """Raises ValueError, OSError for what the user can put right; where that can be known, before the work begins."""
+    check_settings(options.order, options.prune)
+    if not Path(options.out).absolute().parent.is_dir():
+        raise ValueError(f"--out {options.out}: there is no folder {Path(options.out).parent}; make it first")
+    if options.binary:
+        find_build_binary()
+    language = rules(options.lang, options.text)
+    finders, text = leak_finders(options, language), Text(options.text, language)
+    sentences = without_leaks(text.sentences(), list(finders.values()), options.leave_out)
+    first = next(sentences, None)
+    if first is None:
+        raise ValueError(f"nothing is left of the {text.lines:,} lines of {', '.join(options.text)}; is --lang right?")
+    estimate(tqdm(chain([first], sentences), desc="sentences", unit="", disable=None), options)
+    print(text.report())
+    report_leaks(finders, options.leave_out)
+    if options.binary:
+        print(f"{pack(options.out)}: the same for KenLM alone, loads at once")
+    for path in options.dev:
+        measure(options.out, [path], language)
+
+
+def measure(model: str, paths: Sequence[str], language: Language | None) -> None:
+    """Prints how well a model knows texts."""
+    text = Text(paths, language)
+    result = perplexity(open_language_model(model), text.sentences())
+    print(f"{', '.join(paths)}: {result.table()}")
+    if text.problems:
+        print(f"lines that could not be read: {len(text.problems):,}; the first: {text.problems[0]}")
+
+
+def run_perplexity(options: argparse.Namespace) -> None:
+    measure(options.model, options.text, rules(options.lang, options.text))
+
+
+def _add_build(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("build", help="n-grams out of text", description="Estimates a model out of text.")
+    parser.add_argument("text", nargs="+", help="one sentence a line (.gz too), a manifest or a table")
+    parser.add_argument("--out", required=True, help="the model: x.arpa or x.arpa.gz")
+    parser.add_argument("--lang", help="text rules, those of the transcripts; without it lines are taken as they are")
+    parser.add_argument("--order", type=int, default=5, help="words of the longest n-grams (5)")
+    parser.add_argument(
+        "--prune", nargs="+", type=int, default=[], metavar="N", help="leave out what occurs N times or less: 0 0 1"
+    )
+    parser.add_argument("--dev", nargs="+", default=[], metavar="TEXT", help="other text to measure perplexity on")
+    parser.add_argument(
+        "--against", nargs="+", default=[], metavar="DATA", help="corpora whose sentences must not be in the text"
+    )
+    parser.add_argument("--leave-out", action="store_true", help="leave lines out that hold such a sentence")
+    parser.add_argument("--binary", action="store_true", help="a KenLM binary as well (needs build_binary)")
+    parser.add_argument("--own", action="store_true", help="estimate here even where lmplz is installed")
+    parser.set_defaults(run=run_build)
+
+
+def _add_perplexity(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("perplexity", help="how well a model knows a text")
+    parser.add_argument("model", help="ARPA file or KenLM binary")
+    parser.add_argument("text", nargs="+", help="one sentence a line (.gz too), a manifest or a table")
+    parser.add_argument("--lang", help="text rules; without it lines are taken as they are")
+    parser.set_defaults(run=run_perplexity)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 something to correct (one line on stderr)."""
+    parser = argparse.ArgumentParser(prog="python -m quartznet.lm", description="Language models for decoding.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_build(commands)
+    _add_perplexity(commands)
+    add_tune(commands)
+    options = parser.parse_args(arguments)
+    try:
+        with commandline.messages_on_screen():
+            options.run(options)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
