@@ -9,7 +9,8 @@ A text's score is
 
 in nats, where bonus is what its hot words earn and its unknown words cost (``quartznet.worth``). With a beam that never
 fills and no thresholds the search finds every text and these scores are exact; what thresholds leave out makes it fast.
-``quartznet.prefix_search`` is the method.
+``quartznet.prefix_search`` is the method. A binary KenLM file cannot list its words, so the search cannot look ahead to
+them: where the network is unsure, an ARPA file gives better texts.
 
 Spaces at the ends and several in a row are no part of a text: paths that differ in them are summed.
 
@@ -38,7 +39,7 @@ class BeamSettings:
     count: int = 10  # best texts given back, at most
     alpha: float = 0.5  # weight of the language model
     beta: float = 1.0  # nats for each word; without a language model it does not count
-    unknown: float = -4.0  # nats for each word that the language model does not know, on top of its <unk>
+    unknown: float = -8.0  # nats for each word that the language model does not know, on top of its <unk>
     closed: bool = False  # only words of the language model's vocabulary, and hot words, may be written
     label_threshold: float = -5.0  # ln; a label less probable is left out of a frame, unless it is its best
     beam_threshold: float = -10.0  # ln; a text this much worse than the best leaves the beam

@@ -55,9 +55,8 @@ class Prefix:
         return letters[::-1]
 
 
-Candidate = tuple[
-    float, Prefix, int, float, object
-]  # probability; shorter text, letter; gain and note of the longer one
+# Probability of a text one letter longer than another; that other, the letter, gain and note of the longer one.
+Candidate = tuple[float, Prefix, int, float, object]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from quartznet.alphabet import Alphabet
 from quartznet.beam import BeamSettings
 from quartznet.hotwords import HotWords
 
+LOG = logging.getLogger(__name__)
+
 
 def _import_pyctcdecode() -> tuple[ModuleType, ModuleType]:
     """pyctcdecode and kenlm; raises ImportError that says how to get them."""
@@ -43,11 +45,11 @@ def _language_model(
     pyctcdecode, kenlm = modules
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no language model {path}")
-    is_text = Path(path).suffix in (".arpa", ".gz")
-    words = pyctcdecode.language_model.load_unigram_set_from_arpa(str(path)) if Path(path).suffix == ".arpa" else None
-    if words is None:
-        kind = "a compressed ARPA file" if is_text else "a KenLM binary"
-        logging.getLogger(__name__).info("%s is %s: pyctcdecode does without a list of its words", path, kind)
+    words = None
+    if Path(path).suffix == ".arpa":
+        words = pyctcdecode.language_model.load_unigram_set_from_arpa(str(path))
+    else:
+        LOG.info("%s is no .arpa file: pyctcdecode does without a list of its words", path)
     return pyctcdecode.language_model.LanguageModel(
         kenlm.Model(str(path)),
         words,

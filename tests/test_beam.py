@@ -243,10 +243,10 @@ def test_batch_equals_alone_and_padding_is_not_read() -> None:
 def test_runs_of_certain_frames_change_nothing() -> None:
     sharp = spoken("ab a bb", sure=12.0)
     stretched = sharp.repeat_interleave(4, dim=0)
-    chosen = BeamSettings(label_threshold=-8.0)
+    chosen = BeamSettings(label_threshold=-8.0, unknown=0.0)
     short, long = one(sharp, ALPHABET, chosen, BIGRAM)[0], one(stretched, ALPHABET, chosen, BIGRAM)[0]
     assert long.ids == short.ids and long.acoustic == pytest.approx(4 * short.acoustic, abs=1e-6)
-    exact = BeamSettings(label_threshold=-math.inf, beam_threshold=-math.inf)
+    exact = BeamSettings(label_threshold=-math.inf, beam_threshold=-math.inf, unknown=0.0)
     assert long.total == pytest.approx(one(stretched, ALPHABET, exact, BIGRAM)[0].total, abs=1e-3)
 
 

@@ -7,7 +7,7 @@ import pytest
 import tones
 from test_train import read_settings
 
-from benchmarks import loading, methods
+from benchmarks import beam, loading, methods
 
 
 def test_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
@@ -54,3 +54,22 @@ def test_methods_run_and_tabulate(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_every_row_has_its_color() -> None:
     assert len({*methods.COLORS, *methods.MORE_COLORS}) >= len(methods.ROWS)
+
+
+def test_beam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    import quartznet
+    from quartznet.config import BlockConfig, ModelConfig
+
+    manifest = tones.write_corpus(tmp_path)
+    labels = (" ", *"abcdefghijklmnopqrstuvwxyz")
+    quartznet.save_nemo(
+        quartznet.QuartzNet(ModelConfig(labels, (BlockConfig(8, 3, stride=2),))).eval(), tmp_path / "a.nemo"
+    )
+    monkeypatch.setattr(beam, "PyctcDecoder", lambda *_: lambda log_probs, lengths: [[("a", 0.0)]] * len(lengths))
+    options = ["beam.py", str(tmp_path / "a.nemo"), str(manifest), "--split", "all", "--beams", "2", "4", "--runs", "1"]
+    monkeypatch.setattr(sys, "argv", options)
+    monkeypatch.setattr(beam, "word_error_rate", lambda rows, texts: float(len(texts)))
+    beam.main()
+    first, _, *rows = capsys.readouterr().out.splitlines()
+    assert first.startswith("4 clips, ") and [row.split()[2:4] for row in rows] == [["2", "4.00"], ["4", "4.00"]]
+    assert all(len(row) <= 80 for row in rows)

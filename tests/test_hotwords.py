@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quartznet.alphabet import Alphabet
@@ -73,6 +73,7 @@ def entries(weights: dict[str, float]) -> list[HotWord]:
 TEXTS = st.lists(st.text("ab", min_size=1, max_size=3), max_size=7).map(" ".join)
 
 
+@settings(deadline=None)
 @given(TEXTS, st.dictionaries(TEXTS.filter(bool), st.integers(-5, 9).map(float), min_size=1, max_size=6))
 def test_a_text_earns_each_phrase_as_often_as_it_has_it(text: str, weights: dict[str, float]) -> None:
     padded = f" {text} "
