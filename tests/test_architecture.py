@@ -52,6 +52,7 @@ LEVELS = (
     ),
     (
         "features",
+        "feature_blocks",
         "head",
         "augment",
         "augment_preview",
