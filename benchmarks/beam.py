@@ -18,15 +18,15 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 import quartznet
+from data.dataset import normalised
+from data.loaders import evaluation_loader
 from data.source import fill_durations, read_source
 from quartznet.alphabet import Alphabet
 from quartznet.arpa import LanguageModel, read_arpa
-from quartznet.audio import read_audio
 from quartznet.beam import BeamDecoder, BeamSettings
 from quartznet.metrics import error_counts, total
 from quartznet.pyctc import PyctcDecoder
 from quartznet.text import find_language
-from quartznet.transcribe import batches_by_length
 
 Batch = tuple[Tensor, Tensor]  # log_probs (batch, time, labels + 1) and lengths (batch,)
 Decoder = Callable[[Tensor, Tensor], list]
@@ -41,13 +41,12 @@ def log_probs_of(checkpoint: str, corpus: str, split: str, lang: str) -> tuple[A
         print(f"left out: {problem}")
     if language is None or not clips:
         raise SystemExit(f"no clips in {corpus} ({split}), or no language {lang}")
-    rules, rows = language.restricted_to(alphabet.labels), []
-    for batch in batches_by_length([clip.duration for clip in clips], 120.0):
-        signals = [read_audio(clips[index].audio_path, model.config.features.sample_rate) for index in batch]
+    clips, _ = normalised(clips, language.restricted_to(alphabet.labels))
+    rate, rows = model.config.features.sample_rate, []
+    for batch in evaluation_loader(clips, alphabet, rate, 120.0, shortest=model.front_end.shortest):
         with torch.inference_mode():
-            log_probs, lengths = model(pad_sequence(signals, batch_first=True), torch.tensor(list(map(len, signals))))
-        texts = [rules.normalize(clips[index].text) for index in batch]
-        rows += [(text, row[:length]) for text, row, length in zip(texts, log_probs, lengths.tolist(), strict=True)]
+            log_probs, lengths = model.forward_features(*model.front_end.each(batch.signal, batch.signal_lengths))
+        rows += [(text, row[:n]) for text, row, n in zip(batch.texts, log_probs, lengths.tolist(), strict=True)]
     return alphabet, rows
 
 

@@ -68,7 +68,7 @@ def test_ngram_commands_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
 
     monkeypatch.chdir(tmp_path)
     found = commands("python -m quartznet.lm ")
-    assert {words[0] for words in found} == {"build", "perplexity"}
+    assert {words[0] for words in found} == {"build", "perplexity", "tune"}
     for words in found:
         assert lm_command.main(words) == 2 and re.search("there is no", capsys.readouterr().err)
 
@@ -76,10 +76,8 @@ def test_ngram_commands_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
 def test_evaluation_commands_parse() -> None:
     from evaluate import read_options
 
-    found = commands("python evaluate.py ")
-    assert found
-    for words in found:
-        assert read_options(words).lang == "es"
+    found = [read_options(words) for words in commands("python evaluate.py ")]
+    assert {options.lang for options in found} == {"es", None} and {options.lm for options in found} == {None, "es.arpa"}
 
 
 def test_preparing_commands_parse() -> None:
