@@ -11,6 +11,7 @@ text. A model that learnt them by heart gets a large weight and fails on everyth
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -93,7 +94,8 @@ def search(model: QuartzNet, clips: Clips, options: argparse.Namespace) -> Tunin
 
 def run_tune(options: argparse.Namespace) -> None:
     """Raises ValueError, OSError for what the user can put right."""
-    file_hash(options.lm)  # not there: better said before the network has heard an hour
+    if not Path(options.lm).is_file():  # better said before the network has heard an hour
+        raise FileNotFoundError(f"there is no language model {options.lm}; python -m quartznet.lm build makes one")
     model = load_model(options.checkpoint)
     network = fingerprint(model.config, model.state_dict())
     clips, skipped = hear(model, options)

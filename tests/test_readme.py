@@ -77,7 +77,8 @@ def test_evaluation_commands_parse() -> None:
     from evaluate import read_options
 
     found = [read_options(words) for words in commands("python evaluate.py ")]
-    assert {options.lang for options in found} == {"es", None} and {options.lm for options in found} == {None, "es.arpa"}
+    assert {options.lang for options in found} == {"es", None}
+    assert {options.lm for options in found} == {None, "es.arpa"}
 
 
 def test_preparing_commands_parse() -> None:

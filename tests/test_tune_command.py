@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import tones
-from quartznet.lm_command import main
 from test_evaluate import checkpoint
 
 import evaluate
 from quartznet.decoding import read_tuned, tuned_file
+from quartznet.lm_command import main
 
 ARPA = """\\data\\
 ngram 1=6
