@@ -12,7 +12,7 @@ knows it from training. They come from a first pass that decodes the sound and s
 little beside it. ``LocalNormalizer`` takes those of the neighbourhood instead; that is for sound without an end.
 
 The surprise: full context is not worth its price. Far frames hardly matter, and with ``CONTEXT`` seconds no probability
-differed by more than 0.0004 (``docs/results.md``). A context of None is all that the network sees, and then it is equal.
+differed by more than 0.0004 (``docs/results.md``). With a context of None, all that the network sees, it is equal.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
