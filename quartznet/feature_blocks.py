@@ -9,7 +9,7 @@ utterance. ``Statistics`` sums them up in a first pass over the sound, and a sec
     mean, S of two parts     mean = (n m + n' m') / (n + n')     S = s + s' + (m - m')^2 n n' / (n + n')
 
 The surprise: sums of squares are the wrong way to do it. Log-mel values are near -10 with deviations near 3, and over
-an hour the difference of two large sums loses the digits that count; the formula above (Chan et al., 1979) does not.
+an hour the difference of two large sums loses digits; the formula above (Chan et al., 1979) does not.
 """
 
 import torch
