@@ -15,9 +15,11 @@ from pathlib import Path
 
 from quartznet import commandline
 from quartznet.config import TrainSettings
+from quartznet.initial import read_base
 from quartznet.recipes import LIMITS, Choice, Situation, as_mapping, choose, table
 from quartznet.runstate import flatten
 from quartznet.settings import from_dict, override
+from quartznet.text import find_language
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +112,14 @@ def read_options(arguments: Sequence[str] | None, description: str, usage: str) 
     return found
 
 
+def writes(checkpoint: str, lang: str) -> bool:
+    """Whether a network writes a language already: it has been trained on it, or says nothing and has its letters."""
+    base, language = read_base(checkpoint), find_language(lang)
+    if base.lang is not None:
+        return base.lang == lang
+    return language is not None and "decoder.weight" in base.weights and set(base.config.labels) == set(language.labels)
+
+
 def follow_recipe(
     options: Options, seconds: Sequence[float], device: str, processes: int = 1
 ) -> tuple[TrainSettings, list[Choice]]:
@@ -123,7 +133,10 @@ def follow_recipe(
     batch = None if is_open else asked.data.batch_seconds * asked.optim.accumulate
     longest = min(max(seconds, default=0.0), asked.data.max_duration)
     epochs = asked.epochs if "epochs" in options.chosen else None
-    situation = Situation(sum(seconds) / 3600, longest, asked.init is not None, device, processes, batch, epochs)
+    situation = Situation(
+        *(sum(seconds) / 3600, longest, asked.init is not None, device, processes, batch, epochs),
+        is_known=asked.init is not None and writes(asked.init, asked.lang),
+    )
     choices = choose(options.recipe, situation)
     logger.info("%s", table(options.recipe, situation, choices, list(flatten(options.chosen))))
     return options.settings(as_mapping(choices)), choices

@@ -53,6 +53,7 @@ class Situation:
     processes: int = 1
     batch_seconds: float | None = None  # of one process and step, accumulation counted; None: the recipe may choose
     epochs: float | None = None  # None: the recipe may choose
+    is_known: bool = False  # the network that it begins with writes this very language
 
 
 def size_of(hours: float) -> str:
@@ -94,19 +95,21 @@ def batches(name: str, situation: Situation) -> tuple[float, list[Choice]]:
     return batch * accumulate * situation.processes, choices
 
 
-def optimiser(name: str, batch: float, has_init: bool) -> list[Choice]:
+def optimiser(name: str, batch: float, situation: Situation) -> list[Choice]:
     """Optimiser and rate; the rate grows with the square root of the batch."""
-    if not has_init:
+    if not situation.has_init:
         return [
             Choice("optim.name", "novograd", "the paper's, from scratch"),
             Choice("optim.lr", 0.01, "the paper's, from scratch"),
             Choice("optim.betas", [0.95, 0.5], "NeMo's recipe from scratch"),
         ]
     if name in ("minutes", "hours"):
-        rate = float(f"{5e-4 * math.sqrt(min(batch, 160.0) / 40):.2g}")
+        least, reason = 5e-4, "5e-4 for 40 s of speech in a step (docs/results.md), times the root"
+        if situation.is_known:
+            least, reason = 1e-5, "it knows the language: larger rates cost more than they teach (docs/results.md)"
         return [
             Choice("optim.name", "adamw", "learns most in few steps"),
-            Choice("optim.lr", rate, "5e-4 for 40 s of speech in a step (docs/results.md), times the root"),
+            Choice("optim.lr", float(f"{least * math.sqrt(min(batch, 160.0) / 40):.2g}"), reason),
             Choice("optim.weight_decay", 0.01, "AdamW's usual; it decays towards zero, not towards English"),
             Choice("optim.grad_clip", 1.0, "copied rows meet new letters with large gradients at first"),
         ]
@@ -177,7 +180,7 @@ def choose(name: str, situation: Situation) -> list[Choice]:
             *batch_norm(name),
             *choices,
         ]
-    choices += optimiser(name, batch, situation.has_init)
+    choices += optimiser(name, batch, situation)
     choices += duration(name, batch, situation)
     choices += regularisation(name, batch, situation)
     if bf16_is_fast(situation.device):

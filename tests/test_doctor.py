@@ -187,4 +187,4 @@ def test_a_broken_clip_is_named_and_the_rest_is_looked_at(corpus: Path, tmp_path
 def test_the_recipe_is_what_is_examined(corpus: Path, capsys: pytest.CaptureFixture) -> None:
     arguments = ("--init", str(SHIPPED), "--data", str(corpus), "--lang", "en", "--recipe", "auto", "--epochs", "3")
     assert doctor.main([*arguments, "--data.workers", "0", "--device", "cpu"]) in (0, 1)
-    assert "at rate 0.0005" in " ".join(capsys.readouterr().out.split())
+    assert "at rate 1e-05" in " ".join(capsys.readouterr().out.split())

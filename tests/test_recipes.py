@@ -11,6 +11,7 @@ from test_train import SCRATCH, english, read_settings
 import train
 from quartznet.checkpoint import load_checkpoint
 from quartznet.config import TrainSettings
+from quartznet.options import writes
 from quartznet.recipes import Situation, as_mapping, choose, save_recipe, size_of, table
 from quartznet.settings import from_dict, load_yaml, to_dict
 
@@ -66,6 +67,24 @@ def test_few_epochs_get_small_batches_and_few_holes() -> None:
     assert [chosen("data.batch_seconds", epochs) for epochs in (None, 30, 10, 2)] == [80.0, 80.0, 40.0, 40.0]
     assert [chosen("augment.cutout_masks", epochs) for epochs in (None, 30, 10, 2)] == [5, 5, 5, 2]
     assert chosen("optim.lr", 2) == 5e-4 and chosen("optim.lr", None) > 5e-4
+
+
+def test_batch_norm_is_left_alone_where_there_is_little_speech() -> None:
+    def mode(hours: float, has_init: bool = True) -> object:
+        choices = choose("auto", replace(SPANISH, hours=hours, has_init=has_init))
+        return dict((c.name, c.value) for c in choices).get("tune.batchnorm")
+
+    assert mode(0.1) == mode(5.0) == "frozen" and mode(50.0) is None and mode(0.1, has_init=False) is None
+
+
+def test_a_language_that_is_known_gets_small_steps(tmp_path: Path) -> None:
+    rates = [
+        dict((c.name, c.value) for c in choose("auto", replace(SPANISH, is_known=known)))["optim.lr"]
+        for known in (False, True)
+    ]
+    assert rates == [5e-4, 1e-5]
+    base = english(tmp_path / "en.pt")
+    assert writes(str(base), "en") and not writes(str(base), "es")
 
 
 def test_what_was_chosen_stays_and_is_said() -> None:
