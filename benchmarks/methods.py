@@ -80,6 +80,7 @@ ROWS = {  # what the row is called -> options; "scratch" rows have no --init
     "copied-lr1e-4": "--optim.lr 0.0001",
     "bn-frozen": "--optim.lr 0.0005 --batchnorm frozen",
     "bn-frozen-low": "--optim.lr 0.0001 --batchnorm frozen",
+    "bn-frozen-least": "--optim.lr 0.00001 --batchnorm frozen",
     "new-bn-frozen": "--optim.lr 0.0005 --batchnorm frozen --head new",
     "frozen-then-full": "--optim.lr 0.0005 --freeze-encoder {frozen}",
     "gradual": "--optim.lr 0.0005 --unfreeze-every 1 --tune.unfreeze-blocks {thaw}",
@@ -98,7 +99,8 @@ TITLES = {
     "copied-lr1e-3": "the same, rate 0.001",
     "copied-lr1e-4": "the same, rate 0.0001",
     "bn-frozen": "encoder and copied rows, batch norm frozen",
-    "bn-frozen-low": "the same, rate 0.0001",
+    "bn-frozen-low": "batch norm frozen, rate 0.0001",
+    "bn-frozen-least": "batch norm frozen, rate 0.00001",
     "new-bn-frozen": "new output layer, batch norm frozen",
     "frozen-then-full": "output layer alone first, then all",
     "gradual": "thawed from the top, block by block",
@@ -140,7 +142,9 @@ def run_folder(out: str, language: str, row: str, seed: int) -> Path:
 
 def rows_of(language: str, wanted: Sequence[str]) -> list[str]:
     """Those of ``wanted`` that make sense for the language, in the order of ``ROWS``."""
-    rows = LANGUAGES[language].rows or [row for row in ROWS if row not in ("copied-lr1e-4", "bn-frozen-low")]
+    rows = LANGUAGES[language].rows or [
+        row for row in ROWS if row not in ("copied-lr1e-4", "bn-frozen-low", "bn-frozen-least")
+    ]
     return [row for row in ROWS if row in rows and row in wanted]
 
 
