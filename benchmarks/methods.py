@@ -35,6 +35,7 @@ MORE_COLORS = (
     "#2F4F4F",
     "#6B8E23",
     "#A0522D",
+    "#008B8B",
 )
 COMMON = (
     "--precision bf16 --optim.name adamw --optim.weight_decay 0.01 --optim.grad_clip 1 --data.batch_seconds 40 "
@@ -60,6 +61,7 @@ DOMAIN = (
     "copied-lr1e-4",
     "bn-frozen",
     "bn-frozen-low",
+    "bn-frozen-least",
     "bn",
     "lora",
     "adapters",
