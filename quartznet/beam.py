@@ -28,35 +28,7 @@ from quartznet.alphabet import Alphabet
 from quartznet.arpa import LanguageModel
 from quartznet.hotwords import HotWords
 from quartznet.prefix_search import Prefix, read_frames, search
-from quartznet.worth import TextWorth, Values
-
-
-@dataclass(frozen=True)
-class BeamSettings:
-    """How the beam search weighs and what it leaves out."""
-
-    beam: int = 64  # texts kept after each frame
-    count: int = 10  # best texts given back, at most
-    alpha: float = 0.5  # weight of the language model
-    beta: float = 1.0  # nats for each word; without a language model it does not count
-    unknown: float = -8.0  # nats for each word that the language model does not know, on top of its <unk>
-    closed: bool = False  # only words of the language model's vocabulary, and hot words, may be written
-    label_threshold: float = -5.0  # ln; a label less probable is left out of a frame, unless it is its best
-    beam_threshold: float = -10.0  # ln; a text this much worse than the best leaves the beam
-
-    def __post_init__(self) -> None:
-        if self.beam < 1 or self.count < 1:
-            raise ValueError(f"beam and count must be at least 1, got {self.beam} and {self.count}")
-        if not (self.alpha >= 0 and math.isfinite(self.alpha + self.beta + self.unknown)):
-            raise ValueError(
-                "alpha must be 0 or more, beta and unknown finite, got "
-                f"{self.alpha:g}, {self.beta:g} and {self.unknown:g}"
-            )
-        if not (self.label_threshold <= 0 and self.beam_threshold <= 0):
-            raise ValueError(
-                "thresholds are logarithms, at most 0, -inf to leave nothing out; got "
-                f"{self.label_threshold:g} and {self.beam_threshold:g}"
-            )
+from quartznet.worth import BeamSettings, TextWorth, Values
 
 
 @dataclass(frozen=True)
@@ -102,9 +74,7 @@ class BeamDecoder:
     ) -> None:
         self.alphabet, self.settings, self.hotwords, self.has_scorer = alphabet, settings, hotwords, scorer is not None
         self.space = alphabet.labels.index(" ") if " " in alphabet.labels else -1
-        self.worth = TextWorth(
-            alphabet, settings.alpha, settings.beta, settings.unknown, settings.closed, scorer, hotwords
-        )
+        self.worth = TextWorth(alphabet, settings, scorer, hotwords)
 
     def _texts(self, found: Sequence[tuple[float, Prefix]], log_scale: float) -> list[_Text]:
         """What the search found as different texts."""

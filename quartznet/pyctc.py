@@ -41,7 +41,7 @@ def _import_pyctcdecode() -> tuple[ModuleType, ModuleType]:
 def _language_model(
     modules: tuple[ModuleType, ModuleType], path: str | Path, settings: BeamSettings
 ) -> "pyctcdecode.language_model.LanguageModel":  # noqa: F821
-    """The model with our weights; ``unknown`` is there in log10 units before alpha."""
+    """The model with our weights; there an unknown word costs the same at any length, as one of six letters here."""
     pyctcdecode, kenlm = modules
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no language model {path}")
@@ -50,12 +50,13 @@ def _language_model(
         words = pyctcdecode.language_model.load_unigram_set_from_arpa(str(path))
     else:
         LOG.info("%s is no .arpa file: pyctcdecode does without a list of its words", path)
+    unknown = settings.unknown + 6 * settings.unknown_letter
     return pyctcdecode.language_model.LanguageModel(
         kenlm.Model(str(path)),
         words,
         alpha=settings.alpha,
         beta=settings.beta,
-        unk_score_offset=settings.unknown / (max(settings.alpha, 1e-3) * math.log(10.0)),
+        unk_score_offset=unknown / (max(settings.alpha, 1e-3) * math.log(10.0)),
     )
 
 

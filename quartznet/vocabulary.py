@@ -38,10 +38,13 @@ class Vocabulary:
     Args:
         scores: of each word, natural logarithms.
         unknown: score of what is no word; None: nothing else may be written.
+        by_letter: added to that for each letter; 0 or less.
         labels: the letters, by label number.
     """
 
-    def __init__(self, scores: Mapping[str, float], unknown: float | None, labels: Sequence[str]) -> None:
+    def __init__(
+        self, scores: Mapping[str, float], unknown: float | None, by_letter: float, labels: Sequence[str]
+    ) -> None:
         self.words, self.labels = sorted(scores), labels
         self.scores = np.array([scores[word] for word in self.words])
         others = [] if unknown is None else [unknown]
@@ -49,20 +52,28 @@ class Vocabulary:
         self.root = Branch("", 0, len(self.words), float(highest))
         self.depth = float(highest - lowest)  # no branch is worse than the root by more
         self.largest_step = float(unknown - lowest) if others else 0.0  # upwards, with one letter
-        self.outside = Branch("", 0, 0, self.root.best if unknown is None else unknown)
-        self.outside.children = {label: (0.0 if unknown is None else 1.0, self.outside) for label in range(len(labels))}
-        self.to_outside = 0.0 if unknown is None else 1.0
+        self.unknown, self.by_letter = unknown, by_letter
 
     def below(self, branch: Branch, label: int) -> tuple[float, Branch]:
         """The branch with one letter more, and e^(how much its best score is better); factor 0: forbidden."""
         return branch.children.get(label) or self._grow(branch, label)
 
+    def _outside(self, length: int) -> Branch:
+        """What is no word and has so many letters; an empty range of words, at that number."""
+        return Branch("", length, length, self.unknown + self.by_letter * length)
+
     def _grow(self, branch: Branch, label: int) -> tuple[float, Branch]:
-        beginning = branch.beginning + self.labels[label]
-        first = bisect_left(self.words, beginning, branch.first, branch.last)
-        last = bisect_left(self.words, beginning + LAST, first, branch.last)
-        found, factor = self.outside, self.to_outside
-        if first < last:
-            found, factor = Branch(beginning, first, last, float(self.scores[first:last].max())), 1.0
-        branch.children[label] = factor * math.exp(found.best - branch.best), found
+        if branch.first == branch.last:
+            found = self._outside(branch.first + 1)
+        else:
+            beginning = branch.beginning + self.labels[label]
+            first = bisect_left(self.words, beginning, branch.first, branch.last)
+            last = bisect_left(self.words, beginning + LAST, first, branch.last)
+            if first < last:
+                found = Branch(beginning, first, last, float(self.scores[first:last].max()))
+            elif self.unknown is None:
+                found = None
+            else:
+                found = self._outside(len(beginning))
+        branch.children[label] = (0.0, branch) if found is None else (math.exp(found.best - branch.best), found)
         return branch.children[label]

@@ -1,10 +1,10 @@
 """What a text is worth beyond its sound: a language model, a bonus by word, unknown words, a vocabulary, hot words.
 
-    worth = alpha ln P(words) + beta (number of words) + unknown (number of unknown words) + hot words
+    worth = alpha ln P(words) + beta (number of words) + cost of unknown words + hot words
 
 The search (``quartznet.prefix_search``) builds texts letter by letter and wants to know with each one by which factor
 the worth changes. A word is scored when the space after it is written, and the last one at the end of the utterance.
-What will come of a word that is being written is lent to it: the best score among the words that begin like it
+What may come of a word that is being written is lent to it: part of the best score among the words that begin like it
 (``quartznet.vocabulary``), and the credit of hot words (``quartznet.hotwords``). It is settled at the end of the word,
 so what is lent guides the search and is no part of a result.
 
@@ -15,6 +15,7 @@ of its own, so its language model is one over letters, and beta counts letters.
 import logging
 import math
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from quartznet.alphabet import Alphabet
@@ -28,6 +29,39 @@ LOG = logging.getLogger(__name__)
 LOWEST = -230.0  # ln P of a word, at least; KenLM gives log10 P = -100 where a model has no <unk>
 UNKNOWN = "<unk>"
 MOST_CACHED = 1_000_000  # scores of (context, word); then all are forgotten
+
+
+@dataclass(frozen=True)
+class BeamSettings:
+    """How the beam search weighs and what it leaves out."""
+
+    beam: int = 64  # texts kept after each frame
+    count: int = 10  # best texts given back, at most
+    alpha: float = 0.5  # weight of the language model
+    beta: float = 1.0  # nats for each word; without a language model it does not count
+    unknown: float = -4.0  # nats for each word that the language model does not know, on top of its <unk>
+    unknown_letter: float = -1.0  # nats for each letter of such a word, 0 or less
+    look_ahead: float = 0.5  # part of the best score among words that begin like the one being written, lent to it
+    closed: bool = False  # only words of the language model's vocabulary, and hot words, may be written
+    label_threshold: float = -5.0  # ln; a label less probable is left out of a frame, unless it is its best
+    beam_threshold: float = -10.0  # ln; a text this much worse than the best leaves the beam
+
+    def __post_init__(self) -> None:
+        if self.beam < 1 or self.count < 1:
+            raise ValueError(f"beam and count must be at least 1, got {self.beam} and {self.count}")
+        weights = (self.alpha, self.beta, self.unknown, self.unknown_letter)
+        if not (self.alpha >= 0 and self.unknown_letter <= 0 and all(map(math.isfinite, weights))):
+            raise ValueError(
+                "alpha must be 0 or more, unknown_letter 0 or less, beta and unknown finite, "
+                "got alpha {:g}, beta {:g}, unknown {:g}, unknown_letter {:g}".format(*weights)
+            )
+        if not 0 <= self.look_ahead <= 1:
+            raise ValueError(f"look_ahead is a part, from 0 to 1, got {self.look_ahead:g}")
+        if not (self.label_threshold <= 0 and self.beam_threshold <= 0):
+            raise ValueError(
+                "thresholds are logarithms, at most 0, -inf to leave nothing out; got "
+                f"{self.label_threshold:g} and {self.beam_threshold:g}"
+            )
 
 
 class Words(NamedTuple):
@@ -60,10 +94,6 @@ class Values(NamedTuple):
 class TextWorth:
     """``grow`` for the search and ``values`` of its results; holds the scores of words met before.
 
-    Args:
-        unknown: added for each word that the scorer does not know, unless it is part of a hot phrase.
-        closed: only words of the scorer's vocabulary and of hot phrases may be written.
-
     Raises:
         ValueError: for a closed vocabulary without a scorer that can list its words, or of other letters.
     """
@@ -71,18 +101,15 @@ class TextWorth:
     def __init__(
         self,
         alphabet: Alphabet,
-        alpha: float,
-        beta: float,
-        unknown: float,
-        closed: bool,
+        settings: BeamSettings,
         scorer: LanguageModel | None,
         hotwords: HotWords | None,
     ) -> None:
-        self.labels, self.alpha, self.beta, self.unknown = alphabet.labels, alpha, beta, unknown
+        self.labels, self.settings, self.alpha, self.beta = alphabet.labels, settings, settings.alpha, settings.beta
         self.scorer, self.hotwords = scorer, hotwords
         self.space = alphabet.labels.index(" ") if " " in alphabet.labels else -1
         self.hot_words = hotwords.words if hotwords else frozenset()
-        self.closed, self.vocabulary = closed, self._read_vocabulary(closed)
+        self.closed, self.vocabulary = settings.closed, self._read_vocabulary(settings.closed)
         self.only_looks_ahead = self.vocabulary is not None and self.space >= 0 and hotwords is None
         self._scores: dict[tuple[Hashable, str], tuple[float, float, Hashable]] = {}
 
@@ -109,9 +136,10 @@ class TextWorth:
                 "in lower case and in this language?"
             )
         _, context = self.scorer.score(self.scorer.start(), UNKNOWN)  # after which nothing is expected
-        scores = {word: self.alpha * max(self.scorer.score(context, word)[0], LOWEST) for word in written}
-        outside = self.alpha * max(self.scorer.score(context, UNKNOWN)[0], LOWEST) + self.unknown
-        return Vocabulary(scores, None if closed else outside, self.labels)
+        ahead = self.alpha * self.settings.look_ahead
+        scores = {word: ahead * max(self.scorer.score(context, word)[0], LOWEST) for word in written}
+        outside = ahead * max(self.scorer.score(context, UNKNOWN)[0], LOWEST) + self.settings.unknown
+        return Vocabulary(scores, None if closed else outside, self.settings.unknown_letter, self.labels)
 
     def for_search(self) -> Worth | None:
         """What the search takes; None if texts are worth nothing beyond their sound."""
@@ -121,7 +149,7 @@ class TextWorth:
         branch = self.vocabulary.root if self.vocabulary and self.space >= 0 else None
         root = (words, branch, self.hotwords.start if self.hotwords else 0, 0.0)
         hot = self.hotwords.largest_step if self.hotwords else 0.0
-        word = max(0.0, self.beta + max(0.0, self.unknown)) if self.scorer else 0.0
+        word = max(0.0, self.beta + max(0.0, self.settings.unknown)) if self.scorer else 0.0
         letter = self.vocabulary.largest_step if branch else 0.0
         if branch:
             word += self.vocabulary.depth
@@ -152,7 +180,8 @@ class TextWorth:
         if len(self._scores) >= MOST_CACHED:
             self._scores.clear()
         score, following = self.scorer.score(context, word)
-        extra = 0.0 if word in self.hot_words or self.scorer.knows(word) else self.unknown
+        is_known = word in self.hot_words or self.scorer.knows(word)
+        extra = 0.0 if is_known else self.settings.unknown + self.settings.unknown_letter * len(word)
         found = self._scores[context, word] = (max(score, LOWEST), extra, following)
         return found
 

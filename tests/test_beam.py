@@ -23,7 +23,14 @@ BIGRAM = TinyBigram(
     {("<s>", "ab"): -0.2, ("a", "b"): -0.1, ("b", "<unk>"): -3.0, ("ab", "</s>"): -4.0},
 )
 EVERYTHING = BeamSettings(
-    beam=100_000, count=100_000, label_threshold=-math.inf, beam_threshold=-math.inf, alpha=0.7, beta=0.4, unknown=-0.9
+    beam=100_000,
+    count=100_000,
+    alpha=0.7,
+    beta=0.4,
+    unknown=-0.9,
+    unknown_letter=-0.2,
+    label_threshold=-math.inf,
+    beam_threshold=-math.inf,
 )
 
 
@@ -79,7 +86,8 @@ def exhaustive(
         language = scorer.sentence(words) if scorer else 0.0
         bonus = sum(weight * occurrences(text, phrase, has_space) for phrase, weight in phrases)
         if scorer:
-            bonus += chosen.unknown * sum(not scorer.knows(word) and word not in hot_words for word in words)
+            unknown = [word for word in words if not scorer.knows(word) and word not in hot_words]
+            bonus += chosen.unknown * len(unknown) + chosen.unknown_letter * len("".join(unknown))
         weighed = chosen.alpha * language + chosen.beta * len(words) if scorer else 0.0
         found[text] = (math.log(probability), language, bonus, math.log(probability) + weighed + bonus)
     return found
@@ -180,7 +188,7 @@ def test_a_spoken_form_is_written_as_the_phrase() -> None:
 def test_an_unknown_word_costs_unless_it_is_hot() -> None:
     log_probs = spoken("ba")
     costs = {each.text: each.bonus for each in one(log_probs, scorer=BIGRAM)}
-    assert costs["ba"] == -0.9 and costs["ab"] == 0.0
+    assert costs["ba"] == pytest.approx(-0.9 - 2 * 0.2) and costs["ab"] == 0.0
     costs = {each.text: each.bonus for each in one(log_probs, scorer=BIGRAM, hotwords=hot(("ba", 3.0)))}
     assert costs["ba"] == 3.0
 
@@ -190,7 +198,7 @@ def test_an_unknown_word_costs_unless_it_is_hot() -> None:
 
 
 def closed(**changes: float) -> BeamSettings:
-    return BeamSettings(**{"closed": True, "unknown": 0.0, **changes})
+    return BeamSettings(**{"closed": True, "unknown": 0.0, "unknown_letter": 0.0, **changes})
 
 
 def test_a_closed_vocabulary_writes_its_words_only() -> None:
@@ -243,10 +251,10 @@ def test_batch_equals_alone_and_padding_is_not_read() -> None:
 def test_runs_of_certain_frames_change_nothing() -> None:
     sharp = spoken("ab a bb", sure=12.0)
     stretched = sharp.repeat_interleave(4, dim=0)
-    chosen = BeamSettings(label_threshold=-8.0, unknown=0.0)
+    chosen = BeamSettings(label_threshold=-8.0, unknown=0.0, unknown_letter=0.0)
     short, long = one(sharp, ALPHABET, chosen, BIGRAM)[0], one(stretched, ALPHABET, chosen, BIGRAM)[0]
     assert long.ids == short.ids and long.acoustic == pytest.approx(4 * short.acoustic, abs=1e-6)
-    exact = BeamSettings(label_threshold=-math.inf, beam_threshold=-math.inf, unknown=0.0)
+    exact = BeamSettings(label_threshold=-math.inf, beam_threshold=-math.inf, unknown=0.0, unknown_letter=0.0)
     assert long.total == pytest.approx(one(stretched, ALPHABET, exact, BIGRAM)[0].total, abs=1e-3)
 
 
@@ -280,8 +288,10 @@ def test_long_words_and_steep_scores() -> None:
     [
         ({"beam": 0}, "beam and count must be at least 1, got 0 and 10"),
         ({"count": 0}, "beam and count must be at least 1, got 64 and 0"),
-        ({"alpha": -1.0}, "alpha must be 0 or more, beta and unknown finite, got -1"),
-        ({"unknown": -math.inf}, "alpha must be 0 or more, beta and unknown finite"),
+        ({"alpha": -1.0}, "alpha must be 0 or more, unknown_letter 0 or less, beta .* alpha -1"),
+        ({"unknown": -math.inf}, "beta and unknown finite, got .* unknown -inf"),
+        ({"unknown_letter": 1.0}, "unknown_letter 0 or less, .* unknown_letter 1"),
+        ({"look_ahead": 2.0}, "look_ahead is a part, from 0 to 1, got 2"),
         ({"beam_threshold": 1.0}, "thresholds are logarithms, at most 0"),
         ({"label_threshold": math.nan}, "thresholds are logarithms, at most 0"),
     ],

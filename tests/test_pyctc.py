@@ -69,7 +69,7 @@ def test_totals_equal_ours(installed: None, tmp_path: Path) -> None:
     path, alphabet = tmp_path / "tiny.arpa", Alphabet((" ", "a", "b"))
     path.write_text(ARPA)
     log_probs = spoken("ab b", alphabet)
-    chosen = BeamSettings(beam=100, unknown=-2.0)  # a space at the end, less probable here, it takes for one word more
+    chosen = BeamSettings(beam=100)  # a space at the end, less probable here, it takes for one word more
     lengths = torch.tensor([log_probs.shape[1]])
     theirs = PyctcDecoder(alphabet, chosen, path)(log_probs, lengths)[0]
     ours = beam_search(log_probs, lengths, alphabet, chosen, read_arpa(path))[0]

@@ -15,7 +15,7 @@ WORDS = st.dictionaries(st.text("aäb", min_size=1, max_size=4), st.floats(-20, 
 @settings(deadline=None)
 @given(WORDS, st.floats(-20, 5) | st.none(), st.text("aäb", max_size=5))
 def test_a_branch_knows_the_best_word_in_it(scores: dict[str, float], unknown: float | None, text: str) -> None:
-    vocabulary = Vocabulary(scores, unknown, LABELS)
+    vocabulary = Vocabulary(scores, unknown, -0.5, LABELS)
     branch, product, low = vocabulary.root, 1.0, 0.0
     for count, letter in enumerate(text, 1):
         before = branch
@@ -27,14 +27,15 @@ def test_a_branch_knows_the_best_word_in_it(scores: dict[str, float], unknown: f
         if not inside and unknown is None:
             assert product == 0.0
             return
-        best = max(inside) if inside else unknown
+        best = max(inside) if inside else unknown - 0.5 * count
         assert branch.best == best and product == pytest.approx(math.exp(best - vocabulary.root.best))
     assert low <= vocabulary.largest_step + 1e-12
-    assert vocabulary.root.best - branch.best <= vocabulary.depth
 
 
 def test_outside_there_is_no_way_back() -> None:
-    vocabulary = Vocabulary({"ab": -1.0, "b": -3.0}, -7.0, LABELS)
+    vocabulary = Vocabulary({"ab": -1.0, "b": -3.0}, -7.0, -0.5, LABELS)
     factor, outside = vocabulary.below(vocabulary.root, LABELS.index("ä"))
-    assert outside is vocabulary.outside and factor == pytest.approx(math.exp(-6.0))
-    assert all(vocabulary.below(outside, label) == (1.0, outside) for label in range(len(LABELS)))
+    assert factor == pytest.approx(math.exp(-6.5))
+    for label in range(len(LABELS)):
+        factor, further = vocabulary.below(outside, label)
+        assert (factor, further.best) == (pytest.approx(math.exp(-0.5)), -8.0)

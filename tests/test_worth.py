@@ -10,7 +10,7 @@ from tiny_lm import TinyBigram
 from quartznet.alphabet import Alphabet
 from quartznet.hotwords import HotWord, HotWords
 from quartznet.prefix_search import Prefix
-from quartznet.worth import LOWEST, TextWorth
+from quartznet.worth import LOWEST, BeamSettings, TextWorth
 
 ALPHABET = Alphabet((" ", "a", "b"))
 BIGRAM = TinyBigram({"a": -1.0, "ab": -2.0, "b": -9.0}, {("a", "b"): -0.1})
@@ -33,13 +33,15 @@ def write(worth: TextWorth, text: str) -> tuple[Prefix, float]:
     st.booleans(),
     st.booleans(),
     st.floats(-9, 2),
+    st.sampled_from([0.0, 0.5, 1.0]),
 )
 def test_factors_come_to_what_is_lent_and_nothing_is_owed_after_a_word(
-    text: str, can_list: bool, is_hot: bool, unknown: float
+    text: str, can_list: bool, is_hot: bool, unknown: float, look_ahead: float
 ) -> None:
     words = HotWords([HotWord("ab a", 3.0, ("ab a",), False)], ALPHABET) if is_hot else None
     scorer = TinyBigram(BIGRAM.words, BIGRAM.pairs, can_list=can_list)
-    worth = TextWorth(ALPHABET, 0.7, 0.3, unknown, False, scorer, words)
+    chosen = BeamSettings(alpha=0.7, beta=0.3, unknown=unknown, unknown_letter=-0.4, look_ahead=look_ahead)
+    worth = TextWorth(ALPHABET, chosen, scorer, words)
     prefix, total = write(worth, text)
     assert total == pytest.approx(worth.lent(prefix.note), abs=1e-9)
     values = worth.values(prefix)
@@ -51,17 +53,17 @@ def test_factors_come_to_what_is_lent_and_nothing_is_owed_after_a_word(
 
 
 def test_a_wrong_letter_costs_at_once() -> None:
-    worth = TextWorth(ALPHABET, 1.0, 0.0, -6.0, False, BIGRAM, None)
+    worth = TextWorth(ALPHABET, BeamSettings(alpha=1.0, beta=0.0, unknown=-6.0, look_ahead=1.0), BIGRAM, None)
     assert write(worth, "ab")[1] == pytest.approx(-1.0)  # the best word is "a", then "ab"
-    assert write(worth, "aba")[1] == pytest.approx(-5.0 - 6.0 + 1.0)  # <unk>, and unknown, instead of "a"
+    assert write(worth, "aba")[1] == pytest.approx(-5.0 - 6.0 - 3.0 + 1.0)  # <unk>, and what it costs, instead of "a"
 
 
 def test_minus_infinity_is_a_number() -> None:
     never = TinyBigram({"a": -1.0}, unknown=-math.inf, can_list=False)
-    worth = TextWorth(ALPHABET, 0.0, 0.0, 0.0, False, never, None)
+    worth = TextWorth(ALPHABET, BeamSettings(alpha=0.0, beta=0.0, unknown=0.0, unknown_letter=0.0), never, None)
     prefix, total = write(worth, "b ")
     assert total == 0.0 and worth.values(prefix).language == pytest.approx(LOWEST + math.log(0.3))
 
 
 def test_worth_nothing_is_no_worth() -> None:
-    assert TextWorth(ALPHABET, 0.5, 1.0, -8.0, False, None, None).for_search() is None
+    assert TextWorth(ALPHABET, BeamSettings(), None, None).for_search() is None
