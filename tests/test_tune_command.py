@@ -29,7 +29,7 @@ ngram 1=6
 @pytest.fixture
 def case(tmp_path: Path) -> argparse.Namespace:
     """A corpus with a dev part, a network that has learnt nothing, and a model of three words."""
-    manifest = tones.write_corpus(tmp_path, ("abba", "cab dada", "abba dada"))
+    manifest = tones.write_corpus(tmp_path, ("bad", "dab add", "a bad"))  # no word of the model
     (tmp_path / "dev.jsonl").write_text(manifest.read_text(encoding="utf-8"), encoding="utf-8")
     arpa = tmp_path / "x.arpa"
     arpa.write_text(ARPA, encoding="utf-8")
@@ -48,7 +48,7 @@ def test_tuned_weights_are_found_and_obeyed(
     printed = capsys.readouterr().out
     assert "3 clips, beam 4" in printed and f"{tuned_file(case.arpa)}: evaluate.py --lm" in printed
     [tuned] = read_tuned(case.arpa).values()
-    assert not tuned.helps and tuned.data.endswith(", dev")  # such a network cannot be helped
+    assert not tuned.helps and tuned.data.endswith(", dev")  # it knows other words
     scored = ["--checkpoint", str(case.checkpoint), "--data", str(case.folder), "--split", "dev", "--device", "cpu"]
     assert evaluate.main([*scored, "--lm", str(case.arpa)]) == 0
     assert "did not help on" in caplog.text
