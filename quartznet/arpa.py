@@ -62,7 +62,7 @@ class LanguageModel(ABC):
 
 
 class ArpaModel(LanguageModel):
-    """A back-off model in memory: about 120 bytes for each n-gram. ``read_arpa`` makes one.
+    """A back-off model in memory: about 250 bytes for each n-gram. ``read_arpa`` makes one.
 
     N-grams are numbered in the order of the file. N-gram i, unless it is of the highest order, is state i + 1.
     """

@@ -1,6 +1,6 @@
 """A KenLM model, ARPA or binary, behind the interface of ``quartznet.arpa``; needs the package kenlm.
 
-KenLM keeps a model in compact tables in C++ and scores a word in a third of the time that our reader takes; a binary is
+KenLM keeps a model in compact tables in C++ and scores a word faster than our reader does; a binary is
 mapped into memory and loads at once. The surprise: the package cannot list the words of a model, so they are read from
 the ARPA file, and a binary has none to show.
 """
