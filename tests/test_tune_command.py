@@ -13,14 +13,19 @@ from quartznet.lm_command import main
 
 ARPA = """\\data\\
 ngram 1=6
+ngram 2=2
 
 \\1-grams:
 -1.0\t<unk>
--99\t<s>\t0
+-99\t<s>\t-0.2
 -0.6\t</s>
--0.5\tabba
--0.6\tcab
--0.7\tdada
+-0.5\tabba\t-0.1
+-0.6\tcab\t-0.1
+-0.7\tdada\t-0.1
+
+\\2-grams:
+-0.3\tcab dada
+-0.2\t<s> abba
 
 \\end\\
 """
