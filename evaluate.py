@@ -14,7 +14,6 @@ cannot write a letter is measured on what it can write; the table of lost letter
 
 import argparse
 import json
-import logging
 import math
 import sys
 import time
@@ -44,7 +43,6 @@ from quartznet.breakdown import (
     groups,
     groups_json,
 )
-from quartznet.checkpoint import is_checkpoint, load_checkpoint
 from quartznet.distributed import choose_device
 from quartznet.exhibits import exhibits
 from quartznet.hotword_report import report_hotwords
@@ -56,9 +54,10 @@ from quartznet.page import Page, write_page
 from quartznet.page_figures import fields_worth_showing
 from quartznet.page_utterances import worst
 from quartznet.recognition import Decode, Transcript, mean_loss, recognise
-from quartznet.report import align_texts, evaluate_texts, evaluation_json, evaluation_table
-from quartznet.significance import Result, compare, comparison_table, read_result
-from quartznet.text import Language, find_language, language_from_texts
+from quartznet.report import Evaluation, align_texts, evaluate_texts, evaluation_json, evaluation_table
+from quartznet.significance import Comparison, Result, compare, comparison_table, read_result
+from quartznet.text import Language
+from quartznet.writing import choose_language
 
 Key = tuple[str, str, int]  # of a clip: name, text, and how many before it share both
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -111,22 +110,6 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         if file and not Path(file).absolute().parent.is_dir():
             raise ValueError(f"--{name} {file}: there is no folder {Path(file).parent}; make it first")
     return options
-
-
-def choose_language(
-    lang: str | None, checkpoint: str, labels: tuple[str, ...], texts: list[str], adapted: str | None = None
-) -> Language:
-    """The rules of ``--lang``, of the adapter or of the checkpoint, restricted to what the model can write."""
-    trained = adapted or (load_checkpoint(checkpoint).get("lang") if is_checkpoint(checkpoint) else None)
-    if lang and trained and lang != trained:
-        logging.warning("--lang %s: the network was trained with the rules of %s", lang, trained)
-    lang = lang or trained
-    if lang is None:
-        english = find_language("en")
-        if labels != english.labels:
-            raise ValueError(f"{checkpoint} does not say its language; give it with --lang")
-        lang = "en"
-    return (find_language(lang) or language_from_texts(lang, texts)).restricted_to(labels)
 
 
 def decoder(
@@ -230,6 +213,40 @@ def tables(clean: Sequence[Clip], heard: Sequence[Group], fields: Sequence[str])
     return result
 
 
+def print_hotwords(hotwords: Sequence[HotWord], rows: Sequence[Transcript], has_space: bool) -> dict:
+    """Prints hits, misses and false alarms of the custom words; the same for ``--json``."""
+    pairs = [row.reference for row in rows], [row.hypothesis for row in rows]
+    found = report_hotwords(hotwords, *pairs, has_space)
+    print(f"\n{found}")
+    return found.for_json()
+
+
+def compared(other: Result, result: Evaluation, checkpoint: str) -> Comparison:
+    """``--against``: prints the two systems side by side."""
+    these = tuple((found.name, found.reference, found.hypothesis) for found in result.utterances)
+    against = compare(other, Result(checkpoint, these))
+    print(f"\nfirst: {other.label}, second: this evaluation\n{comparison_table(against)}")
+    return against
+
+
+def print_skipped(messages: Sequence[str]) -> None:
+    """The first few clips that were left out, and how many there are."""
+    for message in messages[:5]:
+        print(f"left out: {message}")
+    if messages:
+        print(f"{len(messages)} clips left out")
+
+
+def print_impossible(rows: Sequence[Transcript]) -> None:
+    """How many references no path can write."""
+    too_long = [row.name for row in rows if math.isinf(row.loss)]
+    if too_long:
+        print(
+            f"{len(too_long)} references have more letters than their clips have room for, no loss is finite there; "
+            f"do they belong together? The first: {too_long[0]}"
+        )
+
+
 def write_report(
     page: Page, model: QuartzNet, clips: Sequence[Utterance], fields: Sequence[str], options: argparse.Namespace
 ) -> None:
@@ -267,19 +284,10 @@ def evaluate(options: argparse.Namespace) -> None:
     rows, failed = transcribe_clips(model, clips, options, clean, decode)
     seconds = time.perf_counter() - started
     skipped = [*skipped, *emptied, *problems, *failed]
-    for message in skipped[:5]:
-        print(f"left out: {message}")
-    if skipped:
-        print(f"{len(skipped)} clips left out")
+    print_skipped(skipped)
     if not rows:
         raise ValueError(f"no clip of {options.data} could be evaluated; the first problem: {skipped[0]}")
-
-    too_long = [row.name for row in rows if math.isinf(row.loss)]
-    if too_long:
-        print(
-            f"{len(too_long)} references have more letters than their clips have room for, no loss is finite there; "
-            f"do they belong together? The first: {too_long[0]}"
-        )
+    print_impossible(rows)
     result = evaluate_texts(
         *zip(*((row.name, row.reference, row.hypothesis) for row in rows), strict=True), mean_loss(rows)
     )
@@ -292,31 +300,18 @@ def evaluate(options: argparse.Namespace) -> None:
     heard = in_conditions(model, clips, scores, others, options, decode) if others else []
     more = tables(list(scores.values()), heard, fields)
     if hotwords:
-        pairs = [row.reference for row in rows], [row.hypothesis for row in rows]
-        found = report_hotwords(hotwords, *pairs, " " in model.config.labels)
-        more["hotwords"] = found.for_json()
-        print(f"\n{found}")
-    against = None
-    if other:
-        these = tuple((found.name, found.reference, found.hypothesis) for found in result.utterances)
-        against = compare(other, Result(options.checkpoint, these))
-        print(f"\nfirst: {other.label}, second: this evaluation\n{comparison_table(against)}")
+        more["hotwords"] = print_hotwords(hotwords, rows, " " in model.config.labels)
+    against = compared(other, result, options.checkpoint) if other else None
+    told = {"checkpoint": options.checkpoint, "adapter": options.adapter, "decoding": decoding.described(options)}
     if options.report:
-        facts = {"checkpoint": options.checkpoint, "adapter": options.adapter, "data": description}
-        told = tuple((name, text) for name, text in facts.items() if text)
+        facts = tuple((name, text) for name, text in {**told, "data": description}.items() if text)
         title = f"How {Path(options.checkpoint).name} hears {Path(options.data).name}"
         page = Page(
-            title, told, language.code, result, tuple(scores.values()), (), heard, None, against, tuple(skipped)
+            title, facts, language.code, result, tuple(scores.values()), (), heard, None, against, tuple(skipped)
         )
         write_report(page, model, evaluated(clips, rows), fields, options)
     if options.json:
-        extra = {
-            "checkpoint": options.checkpoint,
-            "adapter": options.adapter,
-            "data": options.data,
-            "lang": language.code,
-            "skipped": skipped,
-        }
+        extra = {**told, "data": options.data, "lang": language.code, "skipped": skipped}
         text = json.dumps({**evaluation_json(result), **extra, **more}, ensure_ascii=False, indent=1)
         Path(options.json).write_text(text + "\n", encoding="utf-8")
 

@@ -4,7 +4,7 @@
 
 ``tuned_file`` beside the language model (``es.arpa.tuned.yaml``) holds what ``python -m quartznet.lm tune`` found, an
 entry for each network: the settings of the search, or that greedy decoding is better. An entry is found by the
-network's fingerprint, so a network that was trained further is not decoded with weights of its former self in silence.
+network's hash, so a network that was trained further is not decoded with weights of its former self in silence.
 
 The surprise: a language model may be given and not used. Where it was measured to do no good, it does not decode;
 ``--alpha`` or ``--beta`` insist on it.
@@ -69,8 +69,17 @@ def file_hash(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def network_hash(model: QuartzNet) -> str:
+    """SHA-256 of what a network computes: of ``fingerprint``, which leaves the output layer out, and that layer."""
+    digest = hashlib.sha256(fingerprint(model.config, model.state_dict()).encode())
+    digest.update("".join(model.config.labels).encode())
+    for value in model.decoder.state_dict().values():
+        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def read_tuned(language_model: str | Path) -> dict[str, Tuned]:
-    """All entries by the network's fingerprint; none where nothing was tuned.
+    """All entries by the network's hash; none where nothing was tuned.
 
     Raises:
         ValueError: the file is damaged; the message names it.
@@ -87,7 +96,7 @@ def read_tuned(language_model: str | Path) -> dict[str, Tuned]:
 
 
 def save_tuned(language_model: str | Path, network: str, tuned: Tuned) -> Path:
-    """Adds or replaces the entry of a network, whose fingerprint is ``network``; returns the file."""
+    """Adds or replaces the entry of a network, whose hash is ``network``; returns the file."""
     entries = {**read_tuned(language_model), network: tuned}
     text = "# python -m quartznet.lm tune; an entry for each network\n" + yaml.safe_dump(
         {name: asdict(entry) for name, entry in entries.items()}, sort_keys=False, allow_unicode=True
@@ -103,7 +112,7 @@ def chosen_settings(
     """What decodes with a language model: tuned for this network, or the defaults; None: greedy. Says which.
 
     Args:
-        network: fingerprint.
+        network: its hash.
         beam, alpha, beta: what the user asked for; None: not said.
     """
     asked = {name: value for name, value in (("beam", beam), ("alpha", alpha), ("beta", beta)) if value is not None}
@@ -133,11 +142,11 @@ def chosen_settings(
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """``--lm`` and what belongs to it."""
-    group = parser.add_argument_group("decoding")
+    group, plain = parser.add_argument_group("decoding (greedy without --lm or --beam)"), BeamSettings()
     group.add_argument("--lm", metavar="FILE", help="n-gram model (ARPA or KenLM binary) for a beam search")
-    group.add_argument("--beam", type=int, metavar="N", help="texts kept by the search (tuned, or 64); without: greedy")
-    group.add_argument("--alpha", type=float, help="weight of the language model (tuned, or 0.5)")
-    group.add_argument("--beta", type=float, help="nats for each word (tuned, or 1)")
+    group.add_argument("--beam", type=int, metavar="N", help=f"texts kept by the search (tuned, or {plain.beam})")
+    group.add_argument("--alpha", type=float, help=f"weight of the language model (tuned, or {plain.alpha:g})")
+    group.add_argument("--beta", type=float, help=f"nats for each word (tuned, or {plain.beta:g})")
     group.add_argument("--closed", action="store_true", help="write words of the language model only")
     group.add_argument("--hotwords", metavar="FILE", help="words to prefer: phrase, tab, weight, tab, sounds like")
 
@@ -145,8 +154,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def check_options(options: argparse.Namespace) -> None:
     """Raises ValueError for options that would have no effect."""
     for name in ("alpha", "beta", "closed"):
-        if getattr(options, name) not in (None, False) and options.lm is None:
+        value = getattr(options, name)  # 0 is a value, and equal to False
+        if value is not None and value is not False and options.lm is None:
             raise ValueError(f"--{name} is about a language model; give one with --lm FILE")
+
+
+def described(options: argparse.Namespace) -> str:
+    """What was asked for, in one line: ``--lm es.arpa --beam 64``; "greedy" for nothing."""
+    asked = {name: getattr(options, name) for name in ("lm", "beam", "alpha", "beta", "closed", "hotwords")}
+    words = [
+        f"--{name}" if value is True else f"--{name} {value}"
+        for name, value in asked.items()
+        if value not in (None, False)
+    ]
+    return " ".join(words) or "greedy"
 
 
 def _greedy(model: QuartzNet, hotwords: HotWords | None) -> Decode:
@@ -188,8 +209,7 @@ def choose_decode(
         return _searched(BeamDecoder(model.alphabet, BeamSettings(beam=options.beam), None, hotwords)), entries
     language_model = open_language_model(options.lm)
     check_alphabet(language_model, model.alphabet, options.lm)
-    network = fingerprint(model.config, model.state_dict())
-    settings = chosen_settings(options.lm, network, options.beam, options.alpha, options.beta)
+    settings = chosen_settings(options.lm, network_hash(model), options.beam, options.alpha, options.beta)
     if settings is None:
         return (_greedy(model, hotwords) if hotwords else None), entries
     settings = replace(settings, closed=options.closed or settings.closed)

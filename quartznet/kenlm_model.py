@@ -6,6 +6,7 @@ the ARPA file, and a binary has none to show.
 """
 
 from collections.abc import Iterable
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -43,5 +44,9 @@ class KenlmModel(LanguageModel):
     def knows(self, word: str) -> bool:
         return word in self._model and word not in ("<s>", END)
 
+    @cached_property
+    def _words(self) -> list[str] | None:
+        return None if is_binary(self.path) else list(read_words(self.path))
+
     def vocabulary(self) -> Iterable[str] | None:
-        return None if is_binary(self.path) else read_words(self.path)
+        return self._words

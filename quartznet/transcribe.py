@@ -23,12 +23,12 @@ import torch
 from tqdm import tqdm
 
 from quartznet import commandline, decoding, load_model, subtitles
-from quartznet.checkpoint import is_checkpoint, load_checkpoint
 from quartznet.live import LiveRecogniser, Update, recognise_stream
 from quartznet.model import QuartzNet
 from quartznet.pcm_stream import microphone_blocks, pcm_blocks
 from quartznet.recordings import Decode, Recording, recognise
-from quartznet.text import Language, find_language
+from quartznet.text import find_language
+from quartznet.writing import trained_language
 
 FORMATS = ("txt", "json", "srt", "vtt", "ctm")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -73,12 +73,6 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.device not in ("cpu", "cuda"):
         raise ValueError(f"--device is cpu or cuda, got {options.device}")
     return options
-
-
-def language_of(checkpoint: str) -> Language | None:
-    """The text rules that the network was trained with, for custom words; None where the file does not say."""
-    code = load_checkpoint(checkpoint).get("lang") if is_checkpoint(checkpoint) else None
-    return find_language(code) if code else None
 
 
 def written(recording: Recording, kind: str) -> str:
@@ -176,7 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = read_options(arguments)
         plain = load_model(options.checkpoint)
         with commandline.messages_on_screen():
-            chosen, _ = decoding.choose_decode(options, plain, language_of(options.checkpoint))
+            code = trained_language(options.checkpoint)  # custom words go by its rules
+            chosen, _ = decoding.choose_decode(options, plain, find_language(code) if code else None)
         model = plain.to(options.device).for_inference(DTYPES[options.precision])
         decode = decoding.in_time(chosen, plain) if chosen else None
         if options.stream:

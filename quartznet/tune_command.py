@@ -21,14 +21,13 @@ from data.loaders import evaluation_loader
 from data.source import fill_durations, read_source
 from quartznet import load_model
 from quartznet.beam import BeamSettings
-from quartznet.checkpoint import fingerprint, is_checkpoint, load_checkpoint
-from quartznet.decoding import Tuned, file_hash, save_tuned
+from quartznet.decoding import Tuned, file_hash, network_hash, save_tuned
 from quartznet.distributed import choose_device
 from quartznet.lm import check_alphabet, open_language_model
 from quartznet.metrics import total
 from quartznet.model import QuartzNet
-from quartznet.text import Language, find_language
 from quartznet.tune_lm import Clips, Tuning, surface_table, tune, verdict
+from quartznet.writing import choose_language
 
 
 def add_tune(commands: argparse._SubParsersAction) -> None:
@@ -48,21 +47,13 @@ def add_tune(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run_tune)
 
 
-def rules(options: argparse.Namespace, model: QuartzNet) -> Language:
-    """Of ``--lang`` or of the checkpoint, for the letters of the model; raises ValueError where nobody says."""
-    trained = load_checkpoint(options.checkpoint).get("lang") if is_checkpoint(options.checkpoint) else None
-    code = options.lang or trained or ("en" if model.config.labels == find_language("en").labels else None)
-    language = find_language(code) if code else None
-    if language is None:
-        raise ValueError(f"{options.checkpoint} does not say its language; give one that is known with --lang")
-    return language.restricted_to(model.config.labels)
-
-
 @torch.inference_mode()
 def hear(model: QuartzNet, options: argparse.Namespace) -> tuple[Clips, list[str]]:
     """What the network makes of the dev set, and messages about clips that were left out."""
     clips, skipped, _ = read_source(options.data, options.split)
-    clips, emptied = normalised(clips, rules(options, model))
+    texts = [clip.text for clip in clips]
+    language = choose_language(options.lang, options.checkpoint, model.config.labels, texts)
+    clips, emptied = normalised(clips, language)
     clips, problems = fill_durations(clips)
     fast = model.to(choose_device(options.device)).for_inference()
     rate, references, rows = model.config.features.sample_rate, [], []
@@ -97,7 +88,7 @@ def run_tune(options: argparse.Namespace) -> None:
     if not Path(options.lm).is_file():  # better said before the network has heard an hour
         raise FileNotFoundError(f"there is no language model {options.lm}; python -m quartznet.lm build makes one")
     model = load_model(options.checkpoint)
-    network = fingerprint(model.config, model.state_dict())
+    network = network_hash(model)
     clips, skipped = hear(model, options)
     if skipped:
         print(f"{len(skipped)} clips left out; the first: {skipped[0]}")

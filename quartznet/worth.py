@@ -12,7 +12,6 @@ The surprise: a language written without spaces has no words here. If the alphab
 of its own, so its language model is one over letters, and beta counts letters.
 """
 
-import logging
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -23,8 +22,6 @@ from quartznet.arpa import LanguageModel
 from quartznet.hotwords import HotWords
 from quartznet.prefix_search import Prefix, Worth
 from quartznet.vocabulary import Branch, Vocabulary
-
-LOG = logging.getLogger(__name__)
 
 LOWEST = -230.0  # ln P of a word, at least; KenLM gives log10 P = -100 where a model has no <unk>
 UNKNOWN = "<unk>"
@@ -114,7 +111,10 @@ class TextWorth:
         self._scores: dict[tuple[Hashable, str], tuple[float, float, Hashable]] = {}
 
     def _read_vocabulary(self, closed: bool) -> Vocabulary | None:
-        """The words that can be looked ahead to, with the weighed scores that they have without a context."""
+        """The words that can be looked ahead to, with the weighed scores that they have without a context.
+
+        Words with letters that the network lacks are none of them; ``quartznet.lm.check_alphabet`` counts those.
+        """
         listed = self.scorer.vocabulary() if self.scorer else None
         if listed is None and closed:
             raise ValueError(
@@ -125,11 +125,6 @@ class TextWorth:
             return None
         words, letters = {*listed, *self.hot_words}, set(self.labels)
         written = {word for word in words if word and letters.issuperset(word)}
-        lost = words - written
-        if lost:
-            LOG.warning(
-                "%d words of the language model have letters that the network lacks: %s ...", len(lost), min(lost)
-            )
         if not written:
             raise ValueError(
                 "no word of the language model can be written with the letters of the network; was it built from texts "

@@ -111,6 +111,7 @@ LEVELS = (
         "rescore",
         "tune_lm",
         "decoding",
+        "writing",
     ),
     (
         "engine",

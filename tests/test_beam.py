@@ -215,14 +215,13 @@ def test_a_closed_vocabulary_finds_a_way_where_nothing_fits() -> None:
     assert one(spoken("ab a"), ALPHABET, closed(beam=1), only)[0].text == "ab"  # breaks off within a word
 
 
-def test_a_closed_vocabulary_needs_words_that_can_be_listed_and_written(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_closed_vocabulary_needs_words_that_can_be_listed_and_written() -> None:
     for scorer in (None, TinyBigram({"a": -1.0}, can_list=False)):
         with pytest.raises(ValueError, match="a closed vocabulary needs a language model that can list its words"):
             one(spoken("a"), ALPHABET, closed(), scorer)
     with pytest.raises(ValueError, match="no word of the language model can be written"):
         one(spoken("a"), ALPHABET, closed(), TinyBigram({"ДОМ": -1.0}))
-    one(spoken("a"), ALPHABET, closed(), TinyBigram({"дом": -1.0, "a": -1.0}))
-    assert "1 words of the language model have letters that the network lacks: дом ..." in caplog.text
+    assert one(spoken("a"), ALPHABET, closed(), TinyBigram({"дом": -1.0, "a": -1.0}))[0].text == "a"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

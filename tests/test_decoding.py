@@ -17,8 +17,10 @@ from quartznet.decoding import (
     check_options,
     choose_decode,
     chosen_settings,
+    described,
     file_hash,
     in_time,
+    network_hash,
     read_tuned,
     save_tuned,
     shown_words,
@@ -114,6 +116,20 @@ def heard(text: str) -> tuple[torch.Tensor, torch.Tensor]:
     return rows.log()[None], torch.tensor([len(rows)])
 
 
+def test_the_hash_knows_encoder_and_output_layer() -> None:
+    model, same, head, letters = (small_model() for _ in range(4))
+    with torch.no_grad():
+        next(head.decoder.parameters()).add_(1e-3)
+    letters.config = replace(letters.config, labels=tuple(" abce"))
+    hashes = [network_hash(network) for network in (model, same, head, letters)]
+    assert hashes[0] == hashes[1] and len(set(hashes)) == 3
+
+
+def test_what_was_asked_for_is_told() -> None:
+    assert described(options()) == "greedy"
+    assert described(options("--lm", "x.arpa", "--beta", "0", "--closed")) == "--lm x.arpa --beta 0.0 --closed"
+
+
 def test_without_options_it_is_greedy() -> None:
     assert choose_decode(options(), small_model(), None) == (None, [])
 
@@ -138,5 +154,7 @@ def test_a_phrase_of_several_words_is_one_in_time() -> None:
 def test_options_without_effect() -> None:
     with pytest.raises(ValueError, match=r"--alpha is about a language model; give one with --lm FILE"):
         options("--alpha", "0.5")
+    with pytest.raises(ValueError, match=r"--beta is about a language model"):
+        options("--beta", "0")
     with pytest.raises(ValueError, match="--closed is about a language model"):
         options("--closed")

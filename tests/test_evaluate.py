@@ -199,20 +199,6 @@ def test_mistakes_get_one_line(
     assert errors.startswith("error: ") and errors.count("\n") == 1 and message in errors
 
 
-def test_language_comes_from_option_then_checkpoint_then_labels(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    labels = tuple(" abcd")
-    known = checkpoint(tmp_path / "known.pt", lang="it")
-    assert evaluate.choose_language(None, str(known), labels, []).code == "it"
-    assert not caplog.messages
-    assert evaluate.choose_language("es", str(known), labels, []).code == "es"
-    assert caplog.messages == ["--lang es: the network was trained with the rules of it"]
-    assert evaluate.choose_language("xx", str(known), labels, ["abc"]).labels == labels
-    english = tuple(" abcdefghijklmnopqrstuvwxyz'")
-    assert evaluate.choose_language(None, str(tmp_path / "foreign.nemo"), english, []).labels == english
-
-
 def test_real_checkpoint_reaches_its_published_figures(shared: Path, tmp_path: Path) -> None:
     """The first twelve clips; all of them take a minute and give 3.12 / 0.92 %."""
     source = shared / "corpora" / "en_kathleen" / "test.jsonl"
