@@ -29,6 +29,7 @@ from quartznet.adapter import save_adapter
 from quartznet.audio import read_audio
 from quartznet.checkup import check_front_end
 from quartznet.config import TrainSettings
+from quartznet.diagnosis import HOPELESS
 from quartznet.engine import choose_precision, fit
 from quartznet.find_lr import curve_table, find_rate
 from quartznet.finetune import Tuning
@@ -162,6 +163,7 @@ def assemble(
         seconds=lambda batch: batch.seconds(sample_rate),
         identity=identity(model, settings, base),
         tuning=tuning,
+        evaluate_first=base is not None or bool(settings.keep.watch),
         suspicion=suspicion(model, clips) if base is not None and distributed.is_main() else "",
         is_ctc=memory is None and settings.sequence.method == "none",
         watch=watcher(watched_sets(model, settings, base, language)) if settings.keep.watch else None,
@@ -174,8 +176,14 @@ def print_results(state: TrainState, clips: Clips, settings: TrainSettings, devi
     out = Path(settings.out)
     model = load_model(out).to(device)
     best = min(state.history, key=lambda record: (record["wer"], record["cer"]))
+    first = state.history[0]
     print(f"\n{'':12}{'WER':>9}{'CER':>10}")
+    if first["step"] == 0:
+        print(f"{'dev before':12}{100 * first['wer']:>7.2f} %{100 * first['cer']:>8.2f} %")
     print(f"{'best dev':12}{100 * best['wer']:>7.2f} %{100 * best['cer']:>8.2f} %   step {best['step']}")
+    if best is first and first["step"] == 0:
+        advice = "; try a tenth of --optim.lr" if best["wer"] < HOPELESS else ""  # above, a cause has been named
+        print(f"no step made it better: best.pt holds the weights that the run began with{advice}")
     if clips.test:
         test = evaluation_loader(
             clips.test,

@@ -36,6 +36,7 @@ MORE_COLORS = (
     "#6B8E23",
     "#A0522D",
     "#008B8B",
+    "#556B2F",
 )
 COMMON = (
     "--precision bf16 --optim.name adamw --optim.weight_decay 0.01 --optim.grad_clip 1 --data.batch_seconds 40 "
@@ -86,6 +87,7 @@ ROWS = {  # what the row is called -> options; "scratch" rows have no --init
     "new-bn-frozen": "--optim.lr 0.0005 --batchnorm frozen --head new",
     "frozen-then-full": "--optim.lr 0.0005 --freeze-encoder {frozen}",
     "gradual": "--optim.lr 0.0005 --unfreeze-every 1 --tune.unfreeze-blocks {thaw}",
+    "gradual-bn-frozen": "--optim.lr 0.0005 --unfreeze-every 1 --tune.unfreeze-blocks {thaw} --batchnorm frozen",
     "bn": "--optim.lr 0.005 --train bn",
     "lora": "--optim.lr 0.001 --train lora",
     "lora-bn": "--optim.lr 0.001 --train lora --batchnorm full",
@@ -106,6 +108,7 @@ TITLES = {
     "new-bn-frozen": "new output layer, batch norm frozen",
     "frozen-then-full": "output layer alone first, then all",
     "gradual": "thawed from the top, block by block",
+    "gradual-bn-frozen": "thawed from the top, batch norm frozen",
     "bn": "batch norm and output layer only",
     "lora": "LoRA, rank 8",
     "lora-bn": "LoRA, rank 8, and batch norm",
@@ -120,7 +123,7 @@ def command(language: str, row: str, init: str, corpora: str, out: str, seed: in
     corpus = LANGUAGES[language]
     options = ROWS[row].format(frozen=corpus.frozen, thaw=corpus.thaw).split()
     start = [] if row.startswith("scratch") else ["--init", init]
-    common = [] if row == "auto" else COMMON.split()
+    common = [] if row == "auto" else [*COMMON.split(), "--recipe", "none"]
     place = ["--data", f"{corpora}/{corpus.folder}", "--out", str(run_folder(out, language, row, seed))]
     return [
         "train.py",

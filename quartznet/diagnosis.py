@@ -45,6 +45,8 @@ def named_cause(
         )
     if suspicion:
         return f"features that differ: {suspicion}"
+    if not losses:  # nothing has been trained yet
+        return ""
     if skipped >= 3 or (len(losses) > 1 and last > 1.25 * least):
         course = (
             f"the training loss rose from {least:.0f} to {last:.0f}" if last > least else f"{skipped} steps left out"

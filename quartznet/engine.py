@@ -11,6 +11,7 @@ generator, or a run resumed in the middle of an epoch would draw one number more
 """
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,12 +27,12 @@ from quartznet.checkpoint import not_finite
 from quartznet.config import TrainSettings
 from quartznet.ema import WeightAverage
 from quartznet.finetune import parameter_groups
-from quartznet.interrupt import Interrupt
+from quartznet.interrupt import Interrupt, held_back
 from quartznet.optim import build_optimizer
 from quartznet.runlog import RunLog
 from quartznet.runstate import Training, TrainState, resume, save_last
 from quartznet.schedules import learning_rate
-from quartznet.scoring import evaluate, watch_the_start
+from quartznet.scoring import evaluate
 from quartznet.settings import save_yaml
 from quartznet.step import LossModule, StepReport, TrainBatch, choose_precision, train_step
 from quartznet.task import Task, train_mode
@@ -257,15 +258,14 @@ def fit(
     training = start(model, loader, settings, task, out)
     state = training.state
     total_steps = steps_in_all(state, settings)
-    if state.step >= total_steps and not state.history:
-        state.evaluation_due = True  # stopped before its first evaluation, and now told to do fewer steps
+    if not state.history and (state.step >= total_steps or (state.step == 0 and task.evaluate_first)):
+        state.evaluation_due = True  # told to do fewer steps than are done, or nothing yet is better than the base
     log = RunLog(out, state.step, total_steps, state.evaluation_due)
     began, saved = time.monotonic() - state.seconds, time.monotonic()
     wrapped = None
-    between_steps = True
 
     def save_whole_steps() -> None:  # one rank cannot save alone: all take part
-        if between_steps and distributed.world_size() == 1:
+        if distributed.world_size() == 1:
             save_last(training, settings, task.identity, out)
 
     with log, Interrupt() as interrupt, loaders_may_die(save_whole_steps, state, out / "last.pt"):
@@ -274,9 +274,8 @@ def fit(
             is_time = distributed.is_main() and time.monotonic() - saved > 60 * settings.save_every
             return [float(interrupt.requested()), float(is_time)]
 
-        diverged = failing = False
-        stop = watch_the_start(training, settings, task, log, interrupt)
-        if state.evaluation_due:  # the run was stopped during this evaluation
+        diverged = failing = stop = False
+        if state.evaluation_due:  # the run was stopped during this evaluation, or begins with trained weights
             evaluate(training, settings, task, out, log, interrupt)
             save_last(training, settings, task.identity, out)
             stop = state.evaluation_due
@@ -295,10 +294,9 @@ def fit(
                     group["lr"] = lr * group["scale"]
 
                 # step
-                between_steps = False
-                report = train_step(training, wrapped, batches, settings, task.seconds, requests)
-                advance(state, len(batches), epoch_batches, report, time.monotonic() - began)
-                between_steps = True
+                with held_back(signal.SIGCHLD):  # a loader that dies meanwhile finds a whole step to save
+                    report = train_step(training, wrapped, batches, settings, task.seconds, requests)
+                    advance(state, len(batches), epoch_batches, report, time.monotonic() - began)
 
                 # log
                 log.clips_left_out([message for batch in batches for message in batch.skipped])

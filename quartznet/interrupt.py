@@ -7,6 +7,8 @@ The surprise: a terminal sends Ctrl-C to the loader's worker processes too, whic
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -40,3 +42,23 @@ class Interrupt:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
+
+
+@contextmanager
+def held_back(number: int) -> Iterator[None]:
+    """A signal that comes inside the ``with`` block is handled at its end, so that the block is done whole or raises.
+
+    Outside the main thread, and for a signal that no function of Python handles, nothing changes.
+    """
+    handler = signal.getsignal(number)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    came: list[FrameType | None] = []
+    signal.signal(number, lambda _, frame: came.append(frame))
+    try:
+        yield
+    finally:
+        signal.signal(number, handler)
+    if came:
+        handler(number, came[0])

@@ -36,7 +36,7 @@ SHORT_NAMES = {
 METHOD = re.compile(r"all|head|bn|adapters|lora|top-\d+")
 
 
-RECIPES = ("auto", *dict(LIMITS))
+RECIPES = ("auto", *dict(LIMITS), "none")
 
 
 def merged(below: Mapping, above: Mapping) -> dict:
@@ -53,7 +53,7 @@ class Options:
     """What was asked for, explicitly."""
 
     chosen: dict  # settings, nested
-    recipe: str | None  # one of RECIPES; its settings lie below the chosen ones
+    recipe: str | None  # auto or a name of LIMITS; its settings lie below the chosen ones
     find_lr: bool  # no training, only the range test
 
     def settings(self, recipe: Mapping | None = None) -> TrainSettings:
@@ -78,7 +78,8 @@ def make_parser(description: str, usage: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--recipe",
         choices=RECIPES,
-        help="settings by hours of speech, each with its reason; auto picks, options have priority",
+        help="settings by hours of speech, each with its reason; options have priority; auto picks, and is the default "
+        "with --init and without --config",
     )
     parser.add_argument("--find-lr", action="store_true", help="no training: test which --optim.lr is good, draw it")
     commandline.add_settings(parser, TrainSettings, SHORT_NAMES)
@@ -107,7 +108,8 @@ def read_options(arguments: Sequence[str] | None, description: str, usage: str) 
         mapping["out"] = f"runs/{mapping['lang']}-{stem}"
     if Path(mapping["out"]).exists() and not Path(mapping["out"]).is_dir():
         raise ValueError(f"--out {mapping['out']} is a file; the run needs a folder of its own")
-    found = Options(mapping, options.recipe, options.find_lr)
+    recipe = options.recipe or ("auto" if mapping.get("init") and not options.config else "none")
+    found = Options(mapping, None if recipe == "none" else recipe, options.find_lr)
     found.settings()  # what is impossible is said before the data is read
     return found
 
@@ -136,6 +138,7 @@ def follow_recipe(
     situation = Situation(
         *(sum(seconds) / 3600, longest, asked.init is not None, device, processes, batch, epochs),
         is_known=asked.init is not None and writes(asked.init, asked.lang),
+        method=asked.tune.train,
     )
     choices = choose(options.recipe, situation)
     logger.info("%s", table(options.recipe, situation, choices, list(flatten(options.chosen))))

@@ -1,4 +1,4 @@
-"""Settings by hours of speech, each with its reason: ``train.py --recipe auto``.
+"""Settings by hours of speech, each with its reason: what ``train.py --init`` takes where nothing else is said.
 
     minutes     below 1 h       few-shot: small batches, so that there are steps at all; a fixed number of steps
     hours       1 to 10 h       the same optimiser, larger batches, all of the augmentation
@@ -30,6 +30,7 @@ from quartznet.settings import override
 LIMITS = (("minutes", 1.0), ("hours", 10.0), ("tens", 100.0), ("hundreds", math.inf))  # hours of speech
 STEPS = 1200  # of the recipe for minutes; where fewer come together, larger batches cost more than they give
 FILLED = 0.67  # of a batch's seconds, seen on 10 and 28 minutes: buckets and the slowest speed leave the rest empty
+RATES = {"all": 5e-4, "lora": 1e-3, "adapters": 2e-3, "bn": 5e-3}  # of AdamW, for 40 s of speech in a step
 COLUMNS = 80
 
 
@@ -54,6 +55,7 @@ class Situation:
     batch_seconds: float | None = None  # of one process and step, accumulation counted; None: the recipe may choose
     epochs: float | None = None  # None: the recipe may choose
     is_known: bool = False  # the network that it begins with writes this very language
+    method: str = "all"  # what learns: tune.train
 
 
 def size_of(hours: float) -> str:
@@ -103,10 +105,14 @@ def optimiser(name: str, batch: float, situation: Situation) -> list[Choice]:
             Choice("optim.lr", 0.01, "the paper's, from scratch"),
             Choice("optim.betas", [0.95, 0.5], "NeMo's recipe from scratch"),
         ]
-    if name in ("minutes", "hours"):
-        least, reason = 5e-4, "5e-4 for 40 s of speech in a step (docs/results.md), times the root"
+    if name in ("minutes", "hours") or situation.method in ("lora", "adapters", "bn"):
+        least = RATES.get(situation.method, RATES["all"])
+        reason = f"{least:g} for 40 s of speech in a step (docs/results.md), times the root"
         if situation.is_known:
-            least, reason = 1e-5, "it knows the language: larger rates cost more than they teach (docs/results.md)"
+            least, reason = (
+                least / 50,
+                "it knows the language: larger rates cost more than they teach (docs/results.md)",
+            )
         return [
             Choice("optim.name", "adamw", "learns most in few steps"),
             Choice("optim.lr", float(f"{least * math.sqrt(min(batch, 160.0) / 40):.2g}"), reason),
@@ -122,9 +128,9 @@ def optimiser(name: str, batch: float, situation: Situation) -> list[Choice]:
     ]
 
 
-def batch_norm(name: str) -> list[Choice]:
+def batch_norm(name: str, method: str) -> list[Choice]:
     """What happens to batch norm in a fine-tuning."""
-    if name not in ("minutes", "hours"):
+    if name not in ("minutes", "hours") or method == "bn":
         return []
     reason = "statistics of few voices in small batches spoil those of thousands of hours (docs/results.md)"
     return [Choice("tune.batchnorm", "frozen", reason)]
@@ -177,7 +183,7 @@ def choose(name: str, situation: Situation) -> list[Choice]:
             Choice("head", "copy", "rows of like letters beat a new layer in every language tried (docs/results.md)"),
             Choice("tune.train", "all", "LoRA, adapters and batch norm alone learn less of a new language"),
             Choice("freeze_encoder", 0, "with copied rows there is nothing to wait for"),
-            *batch_norm(name),
+            *batch_norm(name, situation.method),
             *choices,
         ]
     choices += optimiser(name, batch, situation)

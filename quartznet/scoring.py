@@ -26,21 +26,6 @@ def note_watched(state: TrainState, scores: dict[str, tuple[float, float]], log:
         log.watched(state.step, scores)
 
 
-def watch_the_start(training: Training, settings: TrainSettings, task: Task, log: RunLog, interrupt: Interrupt) -> bool:
-    """Scores the watched sets before the first step; True when a stop was asked for meanwhile."""
-    state, model = training.state, training.model
-    if task.watch is None or state.step > 0 or state.watched:
-        return False
-    device = next(model.parameters()).device
-    dtype = choose_precision(settings.precision, device)
-    model.eval()
-    with log.not_training(), torch.random.fork_rng(), torch.autocast(device.type, dtype, dtype != torch.float32):
-        scores = task.watch(model, interrupt.requested)
-    if scores is not None:
-        note_watched(state, scores, log)
-    return scores is None
-
-
 def evaluate(
     training: Training, settings: TrainSettings, task: Task, out: Path, log: RunLog, interrupt: Interrupt
 ) -> None:

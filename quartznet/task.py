@@ -32,6 +32,7 @@ class Task:
     seconds: Callable[[TrainBatch], float]  # audio in a batch
     identity: dict  # "model_config", "lang": goes into every checkpoint
     tuning: Tuning | None = None  # which weights learn; None: all, always
+    evaluate_first: bool = False  # the weights bring something: they are scored, and kept, before the first step
     is_ctc: bool = True  # the losses are those of the evaluation, so the two can be compared
     suspicion: str = ""  # what is wrong with the features, if that was found before training
     watch: Callable[[nn.Module, Callable[[], bool]], dict | None] | None = None  # other sets: name -> (wer, cer)

@@ -543,3 +543,19 @@ def test_of_equal_word_error_rates_the_lower_character_error_rate_is_best(tmp_pa
     train(tmp_path, settings_for(steps=6, evaluate_steps=2), {"evaluate": score})
     best = load_checkpoint(tmp_path / "best.pt")
     assert best["score"] == {"wer": 1.0, "step": 4}
+
+
+def test_what_it_began_with_is_kept_where_no_step_is_better(tmp_path: Path) -> None:
+    rates = iter((0.1, 0.3, 0.2))
+
+    def score(model: nn.Module, should_stop: object) -> DevResult:
+        wer = next(rates)
+        return DevResult(1.0, wer, wer, [])
+
+    torch.manual_seed(0)
+    before = ToyModel().state_dict()
+    train(tmp_path, settings_for(steps=4, evaluate_steps=2), {"evaluate": score, "evaluate_first": True})
+    best = load_checkpoint(tmp_path / "best.pt")
+    assert best["score"] == {"wer": 0.1, "step": 0} and same(best["weights"], before)
+    records = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert [record["step"] for record in records if record["kind"] == "dev"] == [0, 2, 4]

@@ -46,7 +46,7 @@ def test_replay_and_watch(tmp_path: Path, capsys: pytest.CaptureFixture) -> None
     watched = records(tmp_path, "watch")
     assert [(r["step"], r["name"]) for r in watched[:2]] == [(0, "en"), (0, "en, old layer")]
     steps = sorted({record["step"] for record in watched})
-    assert steps == [0, *(record["step"] for record in records(tmp_path, "dev"))]
+    assert steps[0] == 0 and steps == [record["step"] for record in records(tmp_path, "dev")]
     assert all(len(line) <= 80 for line in printed.split("watched")[-1].splitlines()[:3])
     assert watched[0]["cer"] == watched[1]["cer"]  # at first both layers have the same rows
 
@@ -137,7 +137,12 @@ def test_stopped_while_the_start_is_watched(
 
     monkeypatch.setattr(watch, "recognise", stopped)
     assert train.main(command(tmp_path, "--watch", f"en={tmp_path / 'old.jsonl'}")) == 128 + signal.SIGTERM
-    assert "stopped at step 0; nothing was to be saved yet" in capsys.readouterr().err
+    assert "last.pt is saved: the same command continues" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert train.main(command(tmp_path, "--watch", f"en={tmp_path / 'old.jsonl'}")) == 0
+    for kind in ("dev", "watch"):
+        steps = [record["step"] for record in records(tmp_path, kind)]
+        assert steps == sorted(set(steps)) and steps[0] == 0
 
 
 def test_a_dev_clip_shorter_than_said_does_not_stop_the_look_at_the_features(tmp_path: Path) -> None:

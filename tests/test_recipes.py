@@ -11,7 +11,7 @@ from test_train import SCRATCH, english, read_settings
 import train
 from quartznet.checkpoint import load_checkpoint
 from quartznet.config import TrainSettings
-from quartznet.options import writes
+from quartznet.options import read_options, writes
 from quartznet.recipes import Situation, as_mapping, choose, save_recipe, size_of, table
 from quartznet.settings import from_dict, load_yaml, to_dict
 
@@ -75,6 +75,30 @@ def test_batch_norm_is_left_alone_where_there_is_little_speech() -> None:
         return dict((c.name, c.value) for c in choices).get("tune.batchnorm")
 
     assert mode(0.1) == mode(5.0) == "frozen" and mode(50.0) is None and mode(0.1, has_init=False) is None
+
+
+def test_rate_and_batch_norm_follow_what_learns() -> None:
+    def chosen(method: str, hours: float = 0.46) -> dict:
+        return dict((c.name, c.value) for c in choose("auto", replace(SPANISH, hours=hours, method=method)))
+
+    rates = {method: chosen(method)["optim.lr"] for method in ("all", "top-3", "head", "lora", "adapters", "bn")}
+    assert rates == {"all": 5e-4, "top-3": 5e-4, "head": 5e-4, "lora": 1e-3, "adapters": 2e-3, "bn": 5e-3}
+    assert "tune.batchnorm" not in chosen("bn") and chosen("top-3")["tune.batchnorm"] == "frozen"
+    assert chosen("lora", 50.0)["optim.name"] == "adamw" and chosen("all", 50.0)["optim.name"] == "novograd"
+
+
+def test_an_init_gets_the_recipe_unless_told_otherwise(tmp_path: Path) -> None:
+    arguments = ["--init", str(english(tmp_path / "en.pt")), "--lang", "es"]
+    config = tmp_path / "other.yaml"
+    config.write_text("optim: {lr: 0.1}\n")
+
+    def recipe(*more: str) -> str | None:
+        return read_options([*arguments, *more], "", "").recipe
+
+    assert recipe() == "auto" and recipe("--recipe", "hours") == "hours"
+    assert recipe("--recipe", "none") is None and recipe("--config", str(config)) is None
+    assert recipe("--config", str(config), "--recipe", "auto") == "auto"
+    assert read_options(["--from-scratch", "--lang", "es"], "", "").recipe is None
 
 
 def test_a_language_that_is_known_gets_small_steps(tmp_path: Path) -> None:
