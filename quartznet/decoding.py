@@ -21,6 +21,7 @@ from pathlib import Path
 import yaml
 from torch import Tensor
 
+from quartznet.alphabet import Alphabet
 from quartznet.beam import BeamDecoder, BeamSettings
 from quartznet.checkpoint import fingerprint, replace_atomically
 from quartznet.ctc import greedy_decode
@@ -165,12 +166,12 @@ def described(options: argparse.Namespace) -> str:
     words = [
         f"--{name}" if value is True else f"--{name} {value}"
         for name, value in asked.items()
-        if value not in (None, False)
+        if value is not None and value is not False
     ]
     return " ".join(words) or "greedy"
 
 
-def _greedy(model: QuartzNet, hotwords: HotWords | None) -> Decode:
+def greedy(model: QuartzNet, hotwords: HotWords | None) -> Decode:
     """The best path, with detours through custom words."""
     if hotwords is None:
         return lambda rows, lengths: [Heard(text, text) for text in greedy_decode(rows, lengths, model.alphabet)]
@@ -205,13 +206,13 @@ def choose_decode(
     hotwords = HotWords(entries, model.alphabet) if entries else None
     if options.lm is None:
         if options.beam is None:
-            return (_greedy(model, hotwords) if hotwords else None), entries
+            return (greedy(model, hotwords) if hotwords else None), entries
         return _searched(BeamDecoder(model.alphabet, BeamSettings(beam=options.beam), None, hotwords)), entries
     language_model = open_language_model(options.lm)
     check_alphabet(language_model, model.alphabet, options.lm)
     settings = chosen_settings(options.lm, network_hash(model), options.beam, options.alpha, options.beta)
     if settings is None:
-        return (_greedy(model, hotwords) if hotwords else None), entries
+        return (greedy(model, hotwords) if hotwords else None), entries
     settings = replace(settings, closed=options.closed or settings.closed)
     return _searched(BeamDecoder(model.alphabet, settings, language_model, hotwords)), entries
 
@@ -229,15 +230,17 @@ def shown_words(words: Sequence[Word], shown: str) -> list[Word]:
     return found
 
 
+def timed(log_probs: Tensor, length: int, heard: Heard, alphabet: Alphabet, frame_seconds: float) -> list[Word]:
+    """The words of one utterance (time, labels + 1) in time: the heard letters are aligned with the sound."""
+    return shown_words(align_words(log_probs, length, heard.letters, alphabet, frame_seconds), heard.shown)
+
+
 def in_time(decode: Decode, model: QuartzNet) -> Callable[[Tensor, Tensor], list[list[Word]]]:
-    """The same with the times of the words: the heard letters are aligned with the sound."""
+    """The same with the times of the words."""
     seconds = model.samples_per_output / model.config.features.sample_rate
 
     def decode_words(log_probs: Tensor, lengths: Tensor) -> list[list[Word]]:
         rows = zip(log_probs, lengths.tolist(), decode(log_probs, lengths), strict=True)
-        return [
-            shown_words(align_words(row, length, text.letters, model.alphabet, seconds), text.shown)
-            for row, length, text in rows
-        ]
+        return [timed(row, length, text, model.alphabet, seconds) for row, length, text in rows]
 
     return decode_words
