@@ -79,6 +79,7 @@ def test_evaluation_commands_parse() -> None:
     found = [read_options(words) for words in commands("python evaluate.py ")]
     assert {options.lang for options in found} == {"es", None}
     assert {options.lm for options in found} == {None, "es.arpa"}
+    assert {options.neural for options in found} == {None, "es_lm.pt"}
 
 
 def test_preparing_commands_parse() -> None:
