@@ -23,7 +23,7 @@ from quartznet.lm import check_alphabet, open_language_model
 from quartznet.model import QuartzNet
 from quartznet.rescore import TEXTS, Weights, neural_scores, rescore
 from quartznet.text import Language
-from quartznet.tuned import GUESS, chosen_settings, chosen_weights, network_hash
+from quartznet.tuned import ALONE, BESIDE, chosen_settings, chosen_weights, network_hash
 from quartznet.words import Word, align_words
 
 
@@ -52,7 +52,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--neural", metavar="FILE", help="neural model (quartznet.neural_lm) that chooses among the texts"
     )
-    group.add_argument("--gamma", type=float, help=f"weight of the neural model (tuned, or {GUESS:g})")
+    group.add_argument(
+        "--gamma", type=float, help=f"weight of the neural model (tuned; {BESIDE:g}, {ALONE:g} without --lm)"
+    )
     group.add_argument("--closed", action="store_true", help="write words of the language model only")
     group.add_argument("--hotwords", metavar="FILE", help="words to prefer: phrase, tab, weight, tab, sounds like")
 

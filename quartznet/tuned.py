@@ -23,7 +23,7 @@ from quartznet.model import QuartzNet
 from quartznet.rescore import Weights
 from quartznet.settings import from_dict
 
-GUESS = 0.5  # gamma, where it was not tuned
+ALONE, BESIDE = 0.5, 0.25  # gamma where it was not tuned: without an n-gram, and with one, which says much the same
 
 logger = logging.getLogger(__name__)
 
@@ -164,8 +164,8 @@ def chosen_weights(
         return _guess(neural, language_model, tuned, asked)
     if not found.helps and gamma is None:
         logger.warning(
-            "%s did not help on %s (%.2f %% without, %.2f %% with it), so it is not asked; --gamma %g insists on it",
-            *(neural, tuned.data, 100 * found.without_wer, 100 * found.wer, found.weights.gamma or GUESS),
+            "%s was no sure help on %s (%.2f %% without, %.2f %% with it), so it is not asked; --gamma %g insists on it",
+            *(neural, tuned.data, 100 * found.without_wer, 100 * found.wer, found.weights.gamma or BESIDE),
         )
         return None
     return replace(found.weights, **asked)
@@ -176,13 +176,13 @@ def _guess(
 ) -> Weights | None:
     """Weights of a neural model that was not tuned; None where decoding is greedy and nobody insists."""
     if tuned and not tuned.helps and not asked:
-        logger.warning("%s has no texts to choose among without a search; --gamma %g insists", neural, GUESS)
+        logger.warning("%s has no texts to choose among without a search; --gamma %g insists", neural, BESIDE)
         return None
     if language_model is None:
-        start, needed, advice = Weights(0.0, 0.0, GUESS), ("beta", "gamma"), "lm tune finds better ones with an n-gram"
+        start, needed, advice = Weights(0.0, 0.0, ALONE), ("beta", "gamma"), "lm tune finds better ones with an n-gram"
     else:
         settings = tuned.settings if tuned else BeamSettings()
-        start, needed = Weights(settings.alpha, settings.beta, GUESS), ("alpha", "beta", "gamma")
+        start, needed = Weights(settings.alpha, settings.beta, BESIDE), ("alpha", "beta", "gamma")
         advice = f"run python -m quartznet.lm tune --checkpoint ... --data DEV --lm {language_model} --neural {neural}"
     weights = replace(start, **asked)
     if any(name not in asked for name in needed):

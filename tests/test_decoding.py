@@ -151,7 +151,7 @@ def test_custom_words_are_shown_as_they_are_written_after_a_second_look(tmp_path
     ("helps", "more", "expected", "said"),
     [
         (True, (), "cb", ""),
-        (False, (), "ab", "lm.pt did not help on corpora/es, dev (41.00 % without, 40.00 % with it), so it is not"),
+        (False, (), "ab", "lm.pt was no sure help on corpora/es, dev (41.00 % without, 40.00 % with it), so it is not"),
         (False, ("--gamma", "1"), "cb", ""),
         (True, ("--gamma", "0"), "ab", ""),
     ],
@@ -184,7 +184,7 @@ def test_greedy_where_neither_was_found_to_help(tmp_path: Path, caplog: pytest.L
     path, arpa, model = neural_file(tmp_path / "lm.pt"), tmp_path / "x.arpa", small_model()
     save_tuned(arpa, network_hash(model), Tuned(file_hash(arpa), False, BeamSettings(), "dev", 0.5, 0.5))
     assert choose_decode(options("--lm", str(arpa), "--neural", str(path)), model, None) == (None, [])
-    assert "lm.pt has no texts to choose among without a search; --gamma 0.5 insists" in caplog.text
+    assert "lm.pt has no texts to choose among without a search; --gamma 0.25 insists" in caplog.text
     assert "decoding is greedy" in caplog.text
 
 

@@ -148,19 +148,21 @@ def test_one_that_does_not_help_is_not_asked_unless_somebody_insists(
 ) -> None:
     save_tuned(model, "net", with_neural(model, neural, helps=False, weights=Weights(0.7, 2.0)))
     assert chosen_weights(neural, model, "net", None, 1.0, None) is None
-    assert "lm.pt did not help on corpora/es, dev (41.00 % without, 38.00 % with it), so it is not" in caplog.text
-    assert "--gamma 0.5 insists on it" in caplog.text
+    assert "lm.pt was no sure help on corpora/es, dev (41.00 % without, 38.00 % with it), so it is not" in caplog.text
+    assert "--gamma 0.25 insists on it" in caplog.text
     assert chosen_weights(neural, model, "net", None, None, 0.2) == Weights(0.7, 2.0, 0.2)
 
 
 def test_guesses_are_called_so(model: Path, neural: Path, caplog: pytest.LogCaptureFixture) -> None:
     plain = BeamSettings()
-    assert chosen_weights(neural, model, "net", None, None, None) == Weights(plain.alpha, plain.beta, 0.5)
-    assert "lm.pt was not tuned for this network, alpha 0.5, beta 1, gamma 0.5 is a guess; run python -m" in caplog.text
+    assert chosen_weights(neural, model, "net", None, None, None) == Weights(plain.alpha, plain.beta, 0.25)
+    assert (
+        "lm.pt was not tuned for this network, alpha 0.5, beta 1, gamma 0.25 is a guess; run python -m" in caplog.text
+    )
     assert f"--data DEV --lm {model} --neural {neural}" in caplog.text
     save_tuned(model, "net", with_neural(model, model))  # tuned with another neural model
     caplog.clear()
-    assert chosen_weights(neural, model, "net", None, None, None) == Weights(0.7, 2.0, 0.5) and caplog.text
+    assert chosen_weights(neural, model, "net", None, None, None) == Weights(0.7, 2.0, 0.25) and caplog.text
     caplog.clear()
     assert chosen_weights(neural, model, "net", 0.1, 0.2, 0.3) == Weights(0.1, 0.2, 0.3) and not caplog.text
     assert chosen_weights(neural, None, "net", None, 0.2, 0.3) == Weights(0.0, 0.2, 0.3) and not caplog.text
@@ -170,5 +172,5 @@ def test_guesses_are_called_so(model: Path, neural: Path, caplog: pytest.LogCapt
 def test_without_a_search_nobody_guesses(model: Path, neural: Path, caplog: pytest.LogCaptureFixture) -> None:
     save_tuned(model, "net", tuned(model, helps=False))
     assert chosen_weights(neural, model, "net", None, None, None) is None
-    assert "no texts to choose among without a search; --gamma 0.5 insists" in caplog.text
+    assert "no texts to choose among without a search; --gamma 0.25 insists" in caplog.text
     assert chosen_weights(neural, model, "net", None, None, 0.1) == Weights(0.7, 2.0, 0.1)
