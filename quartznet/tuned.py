@@ -164,7 +164,7 @@ def chosen_weights(
         return _guess(neural, language_model, tuned, asked)
     if not found.helps and gamma is None:
         logger.warning(
-            "%s was no sure help on %s (%.2f %% without, %.2f %% with it), so it is not asked; --gamma %g insists on it",
+            "%s was no sure help on %s (%.2f %% without, %.2f %% with it), so it is not asked; --gamma %g insists",
             *(neural, tuned.data, 100 * found.without_wer, 100 * found.wer, found.weights.gamma or BESIDE),
         )
         return None

@@ -149,7 +149,7 @@ def test_one_that_does_not_help_is_not_asked_unless_somebody_insists(
     save_tuned(model, "net", with_neural(model, neural, helps=False, weights=Weights(0.7, 2.0)))
     assert chosen_weights(neural, model, "net", None, 1.0, None) is None
     assert "lm.pt was no sure help on corpora/es, dev (41.00 % without, 38.00 % with it), so it is not" in caplog.text
-    assert "--gamma 0.25 insists on it" in caplog.text
+    assert "so it is not asked; --gamma 0.25 insists" in caplog.text
     assert chosen_weights(neural, model, "net", None, None, 0.2) == Weights(0.7, 2.0, 0.2)
 
 
