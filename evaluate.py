@@ -43,6 +43,8 @@ from quartznet.breakdown import (
     groups,
     groups_json,
 )
+from quartznet.confidence import Calibration, are_right, calibrate
+from quartznet.decoding import Heard
 from quartznet.distributed import choose_device
 from quartznet.exhibits import exhibits
 from quartznet.hotword_report import report_hotwords
@@ -53,7 +55,7 @@ from quartznet.model import QuartzNet
 from quartznet.page import Page, write_page
 from quartznet.page_figures import fields_worth_showing
 from quartznet.page_utterances import worst
-from quartznet.recognition import Decode, Transcript, mean_loss, recognise
+from quartznet.recognition import Answer, Decode, Transcript, mean_loss, recognise
 from quartznet.report import Evaluation, align_texts, evaluate_texts, evaluation_json, evaluation_table
 from quartznet.significance import Comparison, Result, compare, comparison_table, read_result
 from quartznet.text import Language
@@ -86,6 +88,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="write rates as fractions, counts and all transcripts")
     parser.add_argument("--report", metavar="FILE", help="write a page (HTML) with figures, confusions, worst sounds")
     parser.add_argument("--against", metavar="FILE", help="a second system: what --json wrote for it; paired bootstrap")
+    parser.add_argument("--confidence", action="store_true", help="are words right as often as the network is sure?")
     parser.add_argument("--precision", choices=tuple(DTYPES), default="fp32")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--batch-seconds", type=float, default=120.0, help="audio in a batch, padding counted (120)")
@@ -112,17 +115,34 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+def answer(
+    log_probs: Tensor, length: int, heard: Heard, model: QuartzNet, language: Language, is_timed: bool
+) -> Answer:
+    """What is scored of an utterance: custom words are normalised as references are, words are those of the text."""
+    is_plain = heard.shown == heard.letters
+    text = heard.letters if is_plain else language.normalize(heard.shown)
+    if not is_timed:
+        return Answer(text)
+    seconds = model.samples_per_output / model.config.features.sample_rate
+    words = decoding.timed(log_probs, length, heard, model.alphabet, seconds)
+    if not is_plain:
+        words = [replace(word, text=part) for word in words for part in language.normalize(word.text).split()]
+    return Answer(text, tuple(words) if [word.text for word in words] == text.split() else ())
+
+
 def decoder(
     options: argparse.Namespace, model: QuartzNet, language: Language
 ) -> tuple[Decode | None, Sequence[HotWord]]:
-    """The texts of a batch, None for greedy ones, and the custom words, which are normalised as references are."""
+    """What is heard in a batch, None for greedy texts alone, and the custom words."""
     decode, hotwords = decoding.choose_decode(options, model, language)
 
-    def texts(log_probs: Tensor, lengths: Tensor) -> list[str]:
-        heard = decode(log_probs, lengths)
-        return [language.normalize(text.shown) if text.shown != text.letters else text.letters for text in heard]
+    hear, is_timed = decode or decoding.greedy(model, None), bool(options.report or options.confidence)
 
-    return (None if decode is None else texts), hotwords
+    def answers(log_probs: Tensor, lengths: Tensor) -> list[Answer]:
+        rows = zip(log_probs, lengths.tolist(), hear(log_probs, lengths), strict=True)
+        return [answer(row, length, text, model, language, is_timed) for row, length, text in rows]
+
+    return (None if decode is None and not is_timed else answers), hotwords
 
 
 def transcribe_clips(
@@ -229,6 +249,16 @@ def compared(other: Result, result: Evaluation, checkpoint: str) -> Comparison:
     return against
 
 
+def calibration(rows: Sequence[Transcript], is_asked: bool) -> Calibration | None:
+    """Whether words are right as often as the network is sure of them; None where their confidence is not known."""
+    sure = [word.confidence for row in rows for word in row.words]
+    right = [flag for row in rows for flag in are_right(row.reference, [word.text for word in row.words])]
+    found = calibrate(sure, right) if sure else None
+    if is_asked:
+        print(f"\n{found or 'no words were heard, so nothing can be said about how sure they are'}")
+    return found
+
+
 def print_skipped(messages: Sequence[str]) -> None:
     """The first few clips that were left out, and how many there are."""
     for message in messages[:5]:
@@ -248,11 +278,17 @@ def print_impossible(rows: Sequence[Transcript]) -> None:
 
 
 def write_report(
-    page: Page, model: QuartzNet, clips: Sequence[Utterance], fields: Sequence[str], options: argparse.Namespace
+    page: Page,
+    model: QuartzNet,
+    clips: Sequence[Utterance],
+    rows: Sequence[Transcript],
+    fields: Sequence[str],
+    options: argparse.Namespace,
 ) -> None:
     """``--report``: the page with a table of each field that divides the clips, and the worst ones to hear and see."""
     sounds = SpeechDataset(clips, model.alphabet, model.config.features.sample_rate)
-    shown = exhibits(model.to(choose_device(options.device)).eval(), worst(page.evaluation), sounds.decoded)
+    chosen = [(index, rows[index].reference, rows[index].words) for index in worst(page.evaluation)]
+    shown = exhibits(model.to(choose_device(options.device)).eval(), chosen, sounds.decoded)
     names = tuple(dict.fromkeys((*fields, *fields_worth_showing(page.clips))))
     size = write_page(options.report, replace(page, fields=names, exhibits=shown))
     print(f"\n{options.report}: a page of {size / 1e6:.1f} MB")
@@ -301,15 +337,16 @@ def evaluate(options: argparse.Namespace) -> None:
     more = tables(list(scores.values()), heard, fields)
     if hotwords:
         more["hotwords"] = print_hotwords(hotwords, rows, " " in model.config.labels)
+    if sure := calibration(rows, options.confidence):
+        more["confidence"] = sure.for_json()
     against = compared(other, result, options.checkpoint) if other else None
     told = {"checkpoint": options.checkpoint, "adapter": options.adapter, "decoding": decoding.described(options)}
     if options.report:
         facts = tuple((name, text) for name, text in {**told, "data": description}.items() if text)
         title = f"How {Path(options.checkpoint).name} hears {Path(options.data).name}"
-        page = Page(
-            title, facts, language.code, result, tuple(scores.values()), (), heard, None, against, tuple(skipped)
-        )
-        write_report(page, model, evaluated(clips, rows), fields, options)
+        parts = (result, tuple(scores.values()), (), heard, None, against, tuple(skipped), sure)
+        page = Page(title, facts, language.code, *parts)
+        write_report(page, model, evaluated(clips, rows), rows, fields, options)
     if options.json:
         extra = {**told, "data": options.data, "lang": language.code, "skipped": skipped}
         text = json.dumps({**evaluation_json(result), **extra, **more}, ensure_ascii=False, indent=1)

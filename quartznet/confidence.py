@@ -21,7 +21,7 @@ there the result is multiplied by how much less probable than the best label the
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -103,9 +103,16 @@ class Calibration:
             f"{row.low:.2f} to {row.high:.2f} {row.words:8d}  {row.confidence:5.2f}   {row.right:5.2f}"
             for row in self.bins
         ]
-        lines.append(f"{self.words} words, {self.right} of them right; calibration error {self.error:.3f},")
-        lines.append(f"a right word is surer than a wrong one {self.separation:.1%} of the time")
+        lines.append(f"{self.words} words, {self.right} of them right; calibration error {self.error:.3f}")
+        if not math.isnan(self.separation):
+            lines.append(f"a right word is surer than a wrong one {100 * self.separation:.1f} % of the time")
         return "\n".join(lines)
+
+    def for_json(self) -> dict:
+        """Shares as fractions."""
+        separation = None if math.isnan(self.separation) else self.separation
+        found = {"words": self.words, "right": self.right, "error": self.error, "separation": separation}
+        return {**found, "bins": [asdict(row) for row in self.bins]}
 
 
 def are_right(reference: str, words: Sequence[str]) -> list[bool]:

@@ -15,7 +15,9 @@ from difflib import SequenceMatcher
 
 from torch import Tensor
 
+from quartznet.alphabet import Alphabet
 from quartznet.beam import BeamDecoder, BeamSettings
+from quartznet.ctc import greedy_decode
 from quartznet.hotword_spots import greedy_with_hotwords
 from quartznet.hotwords import HotWord, HotWords, read_hotwords
 from quartznet.letter_lm import LetterLm, load_for
@@ -84,8 +86,10 @@ def described(options: argparse.Namespace) -> str:
     return " ".join(words) or "greedy"
 
 
-def _greedy(model: QuartzNet, hotwords: HotWords) -> Decode:
+def greedy(model: QuartzNet, hotwords: HotWords | None) -> Decode:
     """The best path, with detours through custom words."""
+    if hotwords is None:
+        return lambda rows, lengths: [Heard(text, text) for text in greedy_decode(rows, lengths, model.alphabet)]
     plain = HotWords([replace(entry, shown=False) for entry in hotwords.entries], model.alphabet)
 
     def decode(log_probs: Tensor, lengths: Tensor) -> list[Heard]:
@@ -157,7 +161,7 @@ def choose_decode(
     if options.lm is not None or options.beam is not None:
         decode = _choose_search(options, model, hotwords, _choose_judge(options, model, language))
     if decode is None and hotwords is not None:
-        decode = _greedy(model, hotwords)
+        decode = greedy(model, hotwords)
     return decode, entries
 
 
@@ -174,15 +178,17 @@ def shown_words(words: Sequence[Word], shown: str) -> list[Word]:
     return found
 
 
+def timed(log_probs: Tensor, length: int, heard: Heard, alphabet: Alphabet, frame_seconds: float) -> list[Word]:
+    """The words of one utterance (time, labels + 1) in time: the heard letters are aligned with the sound."""
+    return shown_words(align_words(log_probs, length, heard.letters, alphabet, frame_seconds), heard.shown)
+
+
 def in_time(decode: Decode, model: QuartzNet) -> Callable[[Tensor, Tensor], list[list[Word]]]:
-    """The same with the times of the words: the heard letters are aligned with the sound."""
+    """The same with the times of the words."""
     seconds = model.samples_per_output / model.config.features.sample_rate
 
     def decode_words(log_probs: Tensor, lengths: Tensor) -> list[list[Word]]:
         rows = zip(log_probs, lengths.tolist(), decode(log_probs, lengths), strict=True)
-        return [
-            shown_words(align_words(row, length, text.letters, model.alphabet, seconds), text.shown)
-            for row, length, text in rows
-        ]
+        return [timed(row, length, text, model.alphabet, seconds) for row, length, text in rows]
 
     return decode_words

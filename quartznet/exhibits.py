@@ -1,10 +1,10 @@
 """What can be heard and seen of an utterance on a page of its own: its sound, its spectrogram, its words in time.
 
-    shown = exhibits(model, chosen, signals)        # chosen: (index, reference, hypothesis); signals: index -> samples
+    shown = exhibits(model, chosen, signals)        # chosen: (index, reference, words heard); signals: index -> samples
 
 Sound becomes MP3 at about 4 kB a second, which every browser plays, or FLAC at about four times that where libsndfile
 was built without MP3. The spectrogram is what the network hears, its own normalised log-mel features, in 32 colours.
-The words are those of the reference and of the hypothesis, each aligned to the network's own output.
+The words of the reference are aligned to the network's own output; those that were heard have their times already.
 
 The surprise: a page that holds its own sounds grows without a bound unless it is given one. ``BUDGET`` bytes of sound
 and pictures are embedded, the first utterances first; a clip of more than ``LONGEST`` seconds, or one that does not fit
@@ -92,7 +92,7 @@ def _words(model: QuartzNet, log_probs: Tensor, length: int, text: str) -> tuple
 
 
 @torch.inference_mode()
-def exhibit(model: QuartzNet, signal: Tensor, reference: str, hypothesis: str, room: int) -> Exhibit:
+def exhibit(model: QuartzNet, signal: Tensor, reference: str, heard: tuple[Word, ...], room: int) -> Exhibit:
     """One utterance, with sound and picture if they take no more than ``room`` bytes."""
     rate = model.config.features.sample_rate
     seconds = len(signal) / rate
@@ -100,7 +100,7 @@ def exhibit(model: QuartzNet, signal: Tensor, reference: str, hypothesis: str, r
         signal[None].to(model.device), torch.tensor([len(signal)]).to(model.device)
     )
     log_probs, output_lengths = model.forward_features(features, lengths)
-    said, heard = (_words(model, log_probs[0], int(output_lengths[0]), text) for text in (reference, hypothesis))
+    said = _words(model, log_probs[0], int(output_lengths[0]), reference)
     if seconds > LONGEST:
         return Exhibit(seconds, said=said, heard=heard, problem=f"clips of more than {LONGEST:g} s are not embedded")
     audio, picture = audio_uri(signal, rate), spectrogram_uri(features[0, :, : int(lengths[0])])
@@ -112,7 +112,7 @@ def exhibit(model: QuartzNet, signal: Tensor, reference: str, hypothesis: str, r
 
 def exhibits(
     model: QuartzNet,
-    chosen: Sequence[tuple[int, str, str]],
+    chosen: Sequence[tuple[int, str, tuple[Word, ...]]],
     signals: Callable[[int], Tensor],
     budget: int = BUDGET,
 ) -> dict[int, Exhibit]:
@@ -120,14 +120,14 @@ def exhibits(
 
     Args:
         model: in evaluation mode.
-        chosen: (index, reference, hypothesis), the most interesting first.
+        chosen: (index, reference, words heard), the most interesting first.
         signals: index -> samples (samples,); where it raises OSError or ValueError, the exhibit tells why.
         budget: bytes of sound and pictures for all of them.
     """
     found, room = {}, budget
-    for index, reference, hypothesis in chosen:
+    for index, reference, heard in chosen:
         try:
-            found[index] = exhibit(model, signals(index), reference, hypothesis, room)
+            found[index] = exhibit(model, signals(index), reference, heard, room)
         except (OSError, ValueError) as error:
             found[index] = Exhibit(0.0, problem=str(error))
         room -= len(found[index].audio) + len(found[index].spectrogram)

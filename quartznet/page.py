@@ -21,10 +21,11 @@ from importlib import resources
 from pathlib import Path
 
 from quartznet.breakdown import Clip, Group
+from quartznet.confidence import Calibration
 from quartznet.confusions import letter_confusions, word_confusions
 from quartznet.exhibits import Exhibit
 from quartznet.markup import Markup, Piece, joined, tag
-from quartznet.page_figures import Texts, cards, comparison, confusions, fields, kinds, rates_table
+from quartznet.page_figures import Texts, calibration, cards, comparison, confusions, fields, kinds, rates_table
 from quartznet.page_utterances import articles, utterances_table
 from quartznet.report import Evaluation
 from quartznet.significance import Comparison
@@ -46,6 +47,7 @@ class Page:
     exhibits: dict[int, Exhibit] | None = None  # by the index of the utterance, the worst first
     against: Comparison | None = None
     skipped: tuple[str, ...] = ()  # messages about clips that were left out
+    calibration: Calibration | None = None  # of the words' confidence
 
 
 def direction_of(texts: Sequence[str]) -> str:
@@ -98,6 +100,8 @@ def sections(page: Page) -> list[tuple[str, str, Markup]]:
         found.append(("fields", "Where it goes wrong", fields(page.fields, page.clips)))
     taken = confusions(word_confusions(references, hypotheses), letter_confusions(references, hypotheses), texts)
     found.append(("confusions", "What is taken for what", taken))
+    if page.calibration:
+        found.append(("confidence", "How sure, and how right", calibration(page.calibration)))
     if page.exhibits:
         found.append(("worst", "The worst utterances", articles(evaluation, page.exhibits, against, texts)))
     found.append(("all", "All utterances", utterances_table(evaluation, page.clips, against, texts)))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from quartznet.breakdown import NONE, Clip, Group, groups, shown
+from quartznet.confidence import Calibration
 from quartznet.confusions import Confusion, Confusions
 from quartznet.markup import Markup, Piece, joined, tag
 from quartznet.metrics import ErrorCounts
@@ -211,6 +212,21 @@ def fields(names: Sequence[str], clips: Sequence[Clip]) -> Markup:
     if len(names) > MOST_FIELDS:
         parts.append(tag("p", {"class": "quiet"}, f"Not shown: {', '.join(names[MOST_FIELDS:])}."))
     return joined(parts)
+
+
+def calibration(found: Calibration) -> Markup:
+    """How many words were right in each bin of confidence."""
+    rows = []
+    for part in found.bins:
+        head = tag("th", {"scope": "row"}, f"{part.low:.1f} to {part.high:.1f}")
+        cells = (cell(f"{part.words:,}"), cell(per_cent(part.confidence)), cell(per_cent(part.right)), bar(part.right))
+        rows.append(tag("tr", {}, head, *cells))
+    heads = ("confidence", "words#", "mean#", "right#", "")
+    said = f"{found.right:,} of {plural(found.words, 'word')} right; calibration error {found.error:.3f}, 0 is best."
+    if math.isfinite(found.separation):
+        said += f" A right word is surer than a wrong one in {per_cent(found.separation)} of all pairs, 50 % is chance."
+    caption = "Words by how sure the network was of them, and how many of them were right"
+    return joined((table(caption, heads, rows, "rates"), tag("p", {}, said)))
 
 
 def unit(text: str, texts: Texts) -> Markup:

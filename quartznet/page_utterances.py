@@ -27,11 +27,10 @@ def worst_first(utterances: Sequence[Utterance]) -> list[int]:
     return sorted(range(len(utterances)), key=lambda index: counts[index])
 
 
-def worst(evaluation: Evaluation, count: int = WORST) -> list[tuple[int, str, str]]:
-    """(index, reference, hypothesis) of those with most errors; faultless ones are left out."""
+def worst(evaluation: Evaluation, count: int = WORST) -> list[int]:
+    """The indices of those with most errors; faultless ones are left out."""
     utterances = evaluation.utterances
-    order = [index for index in worst_first(utterances) if utterances[index].characters.errors]
-    return [(index, utterances[index].reference, utterances[index].hypothesis) for index in order[:count]]
+    return [index for index in worst_first(utterances) if utterances[index].characters.errors][:count]
 
 
 def kind_of(said: str, heard: str) -> str:

@@ -23,8 +23,18 @@ from quartznet.model import QuartzNet
 from quartznet.sequence import sequence_losses
 from quartznet.task import DevResult
 from quartznet.tune_config import SequenceSettings
+from quartznet.words import Word
 
-Decode = Callable[[Tensor, Tensor], list[str]]  # log_probs (batch, time, labels + 1), lengths (batch,) -> texts
+
+@dataclass(frozen=True)
+class Answer:
+    """What is heard in a clip."""
+
+    text: str
+    words: tuple[Word, ...] = ()  # those of the text in time, where somebody wants them
+
+
+Decode = Callable[[Tensor, Tensor], list[Answer]]  # log_probs (batch, time, labels + 1), lengths (batch,)
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,7 @@ class Transcript:
     reference: str
     hypothesis: str
     loss: float  # CTC, nats for the whole utterance; infinite where the text is too long for its frames
+    words: tuple[Word, ...] = ()  # of the hypothesis
 
 
 def recognition_loss(
@@ -66,13 +77,17 @@ def recognise_batch(model: QuartzNet, batch: Batch, decode: Decode | None = None
     """Transcripts and losses of one batch that is on the model's device; each as if the clip were alone.
 
     Args:
-        decode: None: greedy.
+        decode: None: greedy, texts alone.
     """
     log_probs, lengths = model.forward_features(*model.front_end.each(batch.signal, batch.signal_lengths))
     blank = model.alphabet.blank
     losses = ctc_losses(log_probs, lengths, batch.targets, batch.target_lengths, blank, zero_infinity=False).tolist()
-    hypotheses = decode(log_probs, lengths) if decode else greedy_decode(log_probs, lengths, model.alphabet)
-    return list(map(Transcript, batch.names, batch.texts, hypotheses, losses))
+    if decode is None:
+        return list(
+            map(Transcript, batch.names, batch.texts, greedy_decode(log_probs, lengths, model.alphabet), losses)
+        )
+    rows = zip(batch.names, batch.texts, decode(log_probs, lengths), losses, strict=True)
+    return [Transcript(name, text, heard.text, loss, heard.words) for name, text, heard, loss in rows]
 
 
 def recognise(

@@ -47,6 +47,7 @@ LEVELS = (
         "metrics",
         "schedules",
         "interrupt",
+        "claim",
         "diagnosis",
         "commandline",
         "helptext",

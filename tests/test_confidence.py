@@ -78,7 +78,9 @@ def test_calibration_by_hand() -> None:
 
 def test_words_as_right_as_sure_have_no_error_and_one_kind_has_no_separation() -> None:
     assert calibrate([0.5] * 4, [True, False, True, False]).error == 0.0
-    assert math.isnan(calibrate([0.5], [True]).separation)
+    one = calibrate([0.5], [True])
+    assert math.isnan(one.separation) and "surer" not in str(one)
+    assert one.for_json()["separation"] is None and one.for_json()["bins"][0]["words"] == 1
 
 
 @pytest.mark.parametrize(

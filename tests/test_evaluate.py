@@ -12,10 +12,12 @@ import torch
 
 import evaluate
 from data.manifest import Utterance
+from quartznet import decoding, load_model
 from quartznet.checkpoint import save_checkpoint
 from quartznet.config import BlockConfig, ModelConfig
 from quartznet.model import QuartzNet
 from quartznet.settings import to_dict
+from quartznet.text import find_language
 
 
 def checkpoint(path: Path, labels: str = " abcd", **more: str) -> Path:
@@ -138,6 +140,33 @@ def test_a_page_against_another_result(tmp_path: Path, capsys: pytest.CaptureFix
     assert "By accent" in made and "&lt;i&gt;" in made and "<i>" not in made.split("<main")[1].split("<script")[0]
     assert "1 clips are in none of the figures" in made and "The other system: " in made
     assert [path.name for path in tmp_path.iterdir() if path.suffix in (".tmp", ".html")] == ["page.html"]
+
+
+def test_how_sure_the_words_are(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    manifest, scores = told(tmp_path, [{}, {}, {}, {}]), tmp_path / "scores.json"
+    arguments = ["--checkpoint", str(checkpoint(tmp_path / "m.pt", lang="es")), "--data", str(manifest)]
+    assert evaluate.main([*arguments, "--json", str(scores)]) == 0
+    plain = json.loads(scores.read_text(encoding="utf-8"))
+    assert "confidence  " not in capsys.readouterr().out and "confidence" not in plain
+    assert evaluate.main([*arguments, "--json", str(scores), "--confidence"]) == 0
+    output, result = capsys.readouterr().out, json.loads(scores.read_text(encoding="utf-8"))
+    assert result["transcripts"] == plain["transcripts"]  # the words of a text change nothing in it
+    words = sum(len(row["hypothesis"].split()) for row in result["transcripts"])
+    assert result["confidence"]["words"] == words == sum(row["words"] for row in result["confidence"]["bins"]) > 0
+    assert f"{words} words, " in output and "calibration error" in output
+
+
+def test_custom_words_are_heard_at_a_time(tmp_path: Path) -> None:
+    """``D-A`` is written so and counts as the normalised "d a"; both of its words are where it was heard."""
+    model, language = load_model(checkpoint(tmp_path / "m.pt")), find_language("es")
+    log_probs = torch.full((12, 6), -9.0)
+    log_probs[range(12), [1, 5, 0, 4, 5, 1, 5, 0, 2, 5, 5, 5]] = -0.1
+    heard = decoding.Heard("a da b", "a D-A b")
+    found = evaluate.answer(log_probs, 12, heard, model, language, True)
+    assert found.text == "a d a b" and [word.text for word in found.words] == ["a", "d", "a", "b"]
+    times = [(word.start, word.end) for word in found.words]
+    assert times[0] < times[1] == times[2] < times[3]
+    assert evaluate.answer(log_probs, 12, heard, model, language, False) == evaluate.Answer("a d a b")
 
 
 def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from quartznet.config import BlockConfig, ModelConfig
 from quartznet.exhibits import COLUMNS, LEVELS, LONGEST, audio_uri, exhibits, palette, spectrogram_uri
 from quartznet.model import QuartzNet
+from quartznet.words import Word
 
 
 @pytest.fixture(scope="module")
@@ -62,24 +63,23 @@ def test_picture_by_hand() -> None:
 
 
 def test_words_lie_within_the_clip_and_say_the_texts(model: QuartzNet) -> None:
-    found = exhibits(model, [(7, "cab dada", "ab d a")], lambda index: signal("cab dada"))
-    shown = found[7]
-    assert [word.text for word in shown.said] == ["cab", "dada"]
-    assert [word.text for word in shown.heard] == ["ab", "d", "a"]
-    for words in (shown.said, shown.heard):
-        times = [time for word in words for time in (word.start, word.end)]
-        assert times == sorted(times) and times[0] >= 0 and times[-1] <= shown.seconds + 0.02
-        assert all(0 <= word.confidence <= 1 for word in words)
+    heard = (Word("ab", 0.1, 0.2, 0.5),)
+    shown = exhibits(model, [(7, "cab dada", heard)], lambda index: signal("cab dada"))[7]
+    assert [word.text for word in shown.said] == ["cab", "dada"] and shown.heard == heard
+    times = [time for word in shown.said for time in (word.start, word.end)]
+    assert times == sorted(times) and times[0] >= 0 and times[-1] <= shown.seconds + 0.02
+    assert all(0 <= word.confidence <= 1 for word in shown.said)
     assert shown.audio and shown.spectrogram and not shown.problem
 
 
 def test_texts_without_a_place_in_the_clip_have_no_times(model: QuartzNet) -> None:
-    shown = exhibits(model, [(0, "abcd" * 99, "xyz")], lambda index: signal())[0]
-    assert (shown.said, shown.heard) == ((), ()) and shown.audio
+    for text in ("abcd" * 99, "xyz"):
+        shown = exhibits(model, [(0, text, ())], lambda index: signal())[0]
+        assert shown.said == () and shown.audio
 
 
 def test_no_more_than_the_budget(model: QuartzNet) -> None:
-    chosen = [(index, "ab", "b") for index in range(4)]
+    chosen = [(index, "ab", (Word("b", 0.0, 0.1, 1.0),)) for index in range(4)]
     one = exhibits(model, chosen[:1], lambda index: signal())[0]
     size = len(one.audio) + len(one.spectrogram)
     found = exhibits(model, chosen, lambda index: signal(), budget=int(2.5 * size))
@@ -94,6 +94,6 @@ def test_long_clips_and_clips_that_fail(model: QuartzNet) -> None:
             raise ValueError("it is gone")
         return torch.zeros(int(16000 * LONGEST) + 1)
 
-    found = exhibits(model, [(0, "ab", "b"), (1, "ab", "b")], signals)
+    found = exhibits(model, [(0, "ab", ()), (1, "ab", ())], signals)
     assert "more than 60 s are not embedded" in found[0].problem and not found[0].audio
     assert found[1].problem == "it is gone" and found[1].seconds == 0

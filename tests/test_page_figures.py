@@ -5,6 +5,7 @@ import re
 import pytest
 
 from quartznet.breakdown import Clip, Group
+from quartznet.confidence import calibrate
 from quartznet.confusions import letter_confusions, word_confusions
 from quartznet.metrics import ErrorCounts, error_counts
 from quartznet.page_figures import (
@@ -12,6 +13,7 @@ from quartznet.page_figures import (
     Texts,
     bar,
     between,
+    calibration,
     cards,
     comparison,
     confusions,
@@ -102,3 +104,10 @@ def test_confusions_name_what_cannot_be_seen() -> None:
         "Nothing is confused."
     )
     assert error_counts(said, heard)[0].errors == 2
+
+
+def test_calibration_says_what_was_right() -> None:
+    made = calibration(calibrate([1.0, 0.96, 0.95, 0.3], [True, True, False, False]))
+    assert "0.9 to 1.0 3 97.00 % 66.67 %" in text_of(made) and 'style="width:66.7%"' in made
+    assert "2 of 4 words right; calibration error" in text_of(made) and "in 100.00 % of all pairs" in text_of(made)
+    assert "surer" not in text_of(calibration(calibrate([0.5], [True])))
