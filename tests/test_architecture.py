@@ -111,6 +111,8 @@ LEVELS = (
         "letter_lm",
         "rescore",
         "tune_lm",
+        "tune_neural",
+        "tuned",
         "decoding",
         "writing",
     ),
@@ -124,7 +126,6 @@ LEVELS = (
         "keep",
         "watch",
         "checkup",
-        "neural_lm",
         "exhibits",
         "page_utterances",
         "page",
@@ -146,6 +147,7 @@ TOP = {
     "quartznet.tune_command": ("quartznet", "data"),
     "quartznet.lm_text": ("quartznet", "data"),
     "quartznet.lm_command": ("quartznet", "data"),
+    "quartznet.neural_lm": ("quartznet", "data"),
 }
 
 # The public ``model.transcribe(paths)`` lives far above the model, so it is imported inside that method only; and the
