@@ -183,8 +183,9 @@ def print_results(state: TrainState, clips: Clips, settings: TrainSettings, devi
         print(f"{'dev before':12}{100 * first['wer']:>7.2f} %{100 * first['cer']:>8.2f} %")
     print(f"{'best dev':12}{100 * best['wer']:>7.2f} %{100 * best['cer']:>8.2f} %   step {best['step']}")
     if best is first and first["step"] == 0:
-        advice = "; try a tenth of --optim.lr" if best["wer"] < HOPELESS else ""  # above, a cause has been named
-        print(f"no step made it better: best.pt holds the weights that the run began with{advice}")
+        print("no step made it better: best.pt holds the weights that the run began with")
+        if best["wer"] < HOPELESS:  # above it, a cause has been named
+            print("try a tenth of --optim.lr")
     if clips.test:
         test = evaluation_loader(
             clips.test,
