@@ -148,7 +148,7 @@ def duration(name: str, batch: float, situation: Situation) -> list[Choice]:
         why = "longer is better until dev WER rises; best.pt keeps the best"
     return [
         Choice("epochs", epochs, why),
-        Choice("schedule.name", "cosine", "falls to zero, so that the last small steps settle what the large ones tore"),
+        Choice("schedule.name", "cosine", "falls to zero, so that small steps settle what large ones tore"),
         Choice("schedule.warmup_ratio", 0.12, "published for fine-tuning"),
     ]
 
