@@ -77,9 +77,7 @@ def ratios(text: str) -> tuple[float, ...]:
 
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line; raises ValueError for what is missing or unknown."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], allow_abbrev=False, exit_on_error=False, usage="evaluate.py [options]"
-    )
+    parser = commandline.Parser(description=__doc__.split("\n")[0], allow_abbrev=False, usage="evaluate.py [options]")
     parser.add_argument("--checkpoint", help="file or run folder (its best): ours, .nemo, .ckpt, .pt pair")
     parser.add_argument("--data", help="manifest, Common Voice folder or archive, or folder of clips")
     parser.add_argument("--split", choices=("train", "dev", "test", "all"), help="test, or all of a single manifest")
@@ -355,19 +353,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 something to correct (one line on stderr)."""
-    try:
-        with commandline.messages_on_screen():
-            evaluate(read_options(arguments))
-    except torch.OutOfMemoryError:
-        print("error: the GPU's memory is full; lower --batch-seconds", file=sys.stderr)
-        return 2
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("aborted", file=sys.stderr)
-        return 130
-    return 0
+    return commandline.run(lambda: evaluate(read_options(arguments)))
 
 
 if __name__ == "__main__":

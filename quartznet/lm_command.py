@@ -11,7 +11,6 @@ sentences of ``--dev`` are looked for in the text as well, since a perplexity of
 
 import argparse
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -142,16 +141,14 @@ def _add_perplexity(commands: argparse._SubParsersAction) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 something to correct (one line on stderr)."""
-    parser = argparse.ArgumentParser(prog="python -m quartznet.lm", description="Language models for decoding.")
+    parser = commandline.Parser(prog="python -m quartznet.lm", description="Language models for decoding.")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_build(commands)
     _add_perplexity(commands)
     add_tune(commands)
-    options = parser.parse_args(arguments)
-    try:
-        with commandline.messages_on_screen():
-            options.run(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    def work() -> None:
+        options = commandline.parse(parser, arguments)
+        options.run(options)
+
+    return commandline.run(work)

@@ -222,26 +222,22 @@ def whole(text: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 something to correct (one line on stderr)."""
-    parser = argparse.ArgumentParser(
-        prog="python -m quartznet.significance",
-        description=__doc__.split("\n")[0],
-        allow_abbrev=False,
-        exit_on_error=False,
+    parser = commandline.Parser(
+        prog="python -m quartznet.significance", description=__doc__.split("\n")[0], allow_abbrev=False
     )
     parser.add_argument("first", help="result of one system, written by evaluate.py --json")
     parser.add_argument("second", help="result of the other one on the same data")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
     parser.add_argument("--resamples", type=whole, default=10_000, help="draws (10000)")
-    try:
+
+    def work() -> None:
         options = commandline.parse(parser, arguments)
         first, second = (read_result(path) for path in (options.first, options.second))
         found = compare(first, second, options.seed, options.resamples)
         print(f"first:  {first.label}\nsecond: {second.label}\n{len(found.hypotheses)} utterances in both\n")
         print(comparison_table(found))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return commandline.run(work)
 
 
 if __name__ == "__main__":

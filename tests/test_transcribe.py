@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 import tones
+import torch
+from tiny_lm import arpa
 
 import quartznet
 from quartznet.config import BlockConfig, ModelConfig
@@ -54,6 +56,19 @@ def test_one_bad_file_of_two(folder: Path, capsys: pytest.CaptureFixture) -> Non
     assert len(lines) == 2 and "bad.wav does not decode" in lines[0] and "absent.wav does not exist" in lines[1]
 
 
+def test_what_the_packages_say_is_not_among_the_words(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    Path("x.arpa").write_text(arpa({"abba": -0.5, "cab": -0.6, "dada": -0.7}, {"cab dada": -0.3}), encoding="utf-8")
+    assert main(["a.mp3", "--checkpoint", "c.nemo", "--lm", "x.arpa", "--format", "json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["file"] == "a.mp3" and "x.arpa was not tuned" in printed.err
+
+
+def test_a_gpu_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["a.mp3", "--checkpoint", "c.nemo", "--device", "cuda"]) == 2
+    assert "PyTorch sees no GPU here" in capsys.readouterr().err
+
+
 def test_a_terminal_sees_how_far_it_is(
     folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,7 +98,7 @@ def test_a_stream(folder: Path, kind: str, capsys: pytest.CaptureFixture, monkey
         (["-", "--checkpoint", "c.nemo"], "- is standard input, which needs --stream"),
         (["a.mp3", "--stream", "--checkpoint", "c.nemo"], "reads one stream"),
         (["-", "--stream", "--format", "srt", "--checkpoint", "c.nemo"], "txt or json lines"),
-        (["a.mp3", "--checkpoint", "c.nemo", "--device", "tpu"], "cpu or cuda, got tpu"),
+        (["a.mp3", "--checkpoint", "c.nemo", "--device", "tpu"], "must be auto, cpu or cuda, got 'tpu'"),
         (["a.mp3", "x/a.wav", "--out", "o", "--checkpoint", "c.nemo"], "would both be written to o/a.txt"),
         (["a.mp3", "--checkpoint", "none.nemo"], "there is no checkpoint at none.nemo"),
         (["a.mp3", "--checkpont", "c.nemo"], "did you mean --checkpoint"),
