@@ -6,29 +6,13 @@ from pathlib import Path
 import pytest
 import tones
 from test_evaluate import checkpoint
+from tiny_lm import arpa
 
 import evaluate
 from quartznet.decoding import read_tuned, tuned_file
 from quartznet.lm_command import main
 
-ARPA = """\\data\\
-ngram 1=6
-ngram 2=2
-
-\\1-grams:
--1.0\t<unk>
--99\t<s>\t-0.2
--0.6\t</s>
--0.5\tabba\t-0.1
--0.6\tcab\t-0.1
--0.7\tdada\t-0.1
-
-\\2-grams:
--0.3\tcab dada
--0.2\t<s> abba
-
-\\end\\
-"""
+ARPA = arpa({"abba": -0.5, "cab": -0.6, "dada": -0.7}, {"cab dada": -0.3, "<s> abba": -0.2})
 
 
 @pytest.fixture
