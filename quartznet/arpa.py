@@ -31,6 +31,7 @@ State = Hashable  # of a model: what it remembers of the words so far
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
 LOG_10 = math.log(10.0)
 NEVER = -100.0  # log10 of a probability or weight of 0, and of P(<unk>) where it is not listed, as in KenLM
+LARGEST = 100.0  # log10 of a back-off weight; one that is above 10 already says that the model is no estimate
 BINARY = b"mmap lm http://kheafield.com/code"  # how a KenLM binary begins
 ROOT = 0  # the state without context
 
@@ -170,7 +171,7 @@ class _Reader:
         if line.removeprefix("\ufeff") != "\\data\\":
             raise self.wrong(f"{line[:40]!r} where \\data\\ should be, so this is no ARPA file")
         counts: list[int] = []
-        while match := re.fullmatch(r"ngram (\d+)\s*=\s*(\d+)", line := self.next().strip()):
+        while match := re.fullmatch(r"ngram ([0-9]+)\s*=\s*([0-9]{1,18})", line := self.next().strip()):
             if int(match[1]) != len(counts) + 1:
                 raise self.wrong(f"{line!r} where the count of {len(counts) + 1}-grams should be")
             counts.append(int(match[2]))
@@ -203,8 +204,10 @@ class _Reader:
             raise self.wrong(f"{line[:60]!r} is no {order}-gram with its probability") from None
         if len(parts) > 3 or words.count(" ") != order - 1 or not words:
             raise self.wrong(f"{line[:60]!r} is no {order}-gram with its probability")
-        if not (-math.inf <= log_prob <= 0.0 and -math.inf <= backoff < math.inf):
-            raise self.wrong(f"{line[:60]!r}: a log10 probability is at most 0, and a back-off weight finite")
+        if not (-math.inf <= log_prob <= 0.0 and -math.inf <= backoff <= LARGEST):
+            raise self.wrong(
+                f"{line[:60]!r}: a log10 probability is at most 0, that of a back-off weight at most {LARGEST:g}"
+            )
         return max(log_prob, NEVER), words, max(backoff, NEVER)
 
 

@@ -92,7 +92,7 @@ def read_tuned(language_model: str | Path) -> dict[str, Tuned]:
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
         return {str(network): from_dict(Tuned, entry) for network, entry in found.items()}
-    except (yaml.YAMLError, ValueError, AttributeError, TypeError) as error:
+    except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError) as error:
         reason = str(error).split("\n")[0]
         raise ValueError(f"{path} is not what quartznet.lm tune wrote ({reason}); delete it and tune again") from error
 

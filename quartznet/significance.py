@@ -117,7 +117,7 @@ def read_result(path: str | Path) -> Result:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["transcripts"]
         found = tuple((row["name"], row["reference"], row["hypothesis"]) for row in rows)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is not a result of evaluate.py --json ({error!r}); write it with that") from error
     if not found or not all(isinstance(text, str) for row in found for text in row):
         raise ValueError(f"{path} holds no transcripts of evaluate.py --json; write it with that")
@@ -212,6 +212,13 @@ def comparison_table(found: Comparison) -> str:
     return "\n".join([*lines, found.verdict])
 
 
+def seed(text: str) -> int:
+    """A whole number from 0 on."""
+    if (value := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
+    return value
+
+
 def whole(text: str) -> int:
     """A whole number from 100 on."""
     value = int(text)
@@ -227,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("first", help="result of one system, written by evaluate.py --json")
     parser.add_argument("second", help="result of the other one on the same data")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
+    parser.add_argument("--seed", type=seed, default=0, help="of the draws (0)")
     parser.add_argument("--resamples", type=whole, default=10_000, help="draws (10000)")
 
     def work() -> None:
