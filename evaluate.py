@@ -110,6 +110,8 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name, file in (("json", options.json), ("report", options.report)):  # better now than after an hour
         if file and not Path(file).absolute().parent.is_dir():
             raise ValueError(f"--{name} {file}: there is no folder {Path(file).parent}; make it first")
+        if file and Path(file).is_dir():
+            raise ValueError(f"--{name} {file} is a folder; name a file")
     return options
 
 
@@ -348,7 +350,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.json:
         extra = {**told, "data": options.data, "lang": language.code, "skipped": skipped}
         text = json.dumps({**evaluation_json(result), **extra, **more}, ensure_ascii=False, indent=1)
-        Path(options.json).write_text(text + "\n", encoding="utf-8")
+        Path(options.json).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,13 +16,14 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from quartznet import commandline, decoding, load_model, subtitles
+from quartznet.checkpoint import replace_atomically
 from quartznet.distributed import choose_device
 from quartznet.live import LiveRecogniser, Update, recognise_stream
 from quartznet.model import QuartzNet
@@ -96,6 +97,15 @@ def output_paths(files: Sequence[str], folder: str, kind: str) -> list[Path]:
     return paths
 
 
+def write(path: Path, text: str) -> OSError | None:
+    """Writes a file, whole or not at all; returns what went wrong. Names that are no UTF-8 are written with escapes."""
+    try:
+        replace_atomically(path, lambda part: part.write_text(text, encoding="utf-8", errors="backslashreplace"))
+    except OSError as error:
+        return OSError(f"{path} cannot be written: {error.strerror}")
+    return None
+
+
 @contextmanager
 def progress_bar() -> Iterator[Callable[[float, float], None]]:
     """A function of seconds done and seconds in all, drawn on stderr, and only where that is a terminal."""
@@ -114,18 +124,22 @@ def transcribe_files(model: QuartzNet, options: argparse.Namespace, decode: Deco
     """Writes what ``options`` ask for; returns how many files failed. Greedy without ``decode``."""
     paths = output_paths(options.files, options.out, options.format) if options.out else None
     if options.out:
+        if not options.out.strip() or (Path(options.out).exists() and not Path(options.out).is_dir()):
+            raise ValueError(f"--out {options.out} is no folder; name one, it is made where it is missing")
         Path(options.out).mkdir(parents=True, exist_ok=True)
     found: dict[int, Recording] = {}
     with progress_bar() as progress:
         for index, recording in recognise(model, options.files, decode, None, options.batch_seconds, progress):
             found[index] = recording
             if paths and recording.error is None:
-                paths[index].write_text(written(recording, options.format), encoding="utf-8")
+                found[index] = replace(recording, error=write(paths[index], written(recording, options.format)))
     for index in range(len(options.files) if paths is None else 0):
         if found[index].error is None:
             if len(options.files) > 1 and options.format in ("txt", "srt", "vtt"):
                 print(f"== {options.files[index]}")
             print(written(found[index], options.format), end="")
+    if paths:
+        print(f"{sum(one.error is None for one in found.values())} of {len(paths)} files written to {options.out}")
     failed = [str(found[index].error) for index in sorted(found) if found[index].error is not None]
     for line in failed:
         print(f"error: {line}", file=sys.stderr)

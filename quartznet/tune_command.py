@@ -20,6 +20,7 @@ from data.dataset import normalised
 from data.loaders import evaluation_loader
 from data.source import fill_durations, read_source
 from quartznet import load_model
+from quartznet.arpa import LanguageModel
 from quartznet.beam import BeamSettings
 from quartznet.decoding import Tuned, file_hash, network_hash, save_tuned
 from quartznet.distributed import choose_device
@@ -69,11 +70,8 @@ def hear(model: QuartzNet, options: argparse.Namespace) -> tuple[Clips, list[str
     return Clips(tuple(references), tuple(rows)), [*skipped, *emptied, *problems, *failed]
 
 
-def search(model: QuartzNet, clips: Clips, options: argparse.Namespace) -> Tuning:
+def search(model: QuartzNet, clips: Clips, language_model: LanguageModel, start: BeamSettings) -> Tuning:
     """The best weights, with a bar of the searches."""
-    language_model = open_language_model(options.lm)
-    check_alphabet(language_model, model.alphabet, options.lm)
-    start = replace(BeamSettings(), beam=options.beam, closed=options.closed)
     with tqdm(desc="searches", unit="", disable=None) as bar:
 
         def tell(done: int, of: int) -> None:
@@ -85,14 +83,16 @@ def search(model: QuartzNet, clips: Clips, options: argparse.Namespace) -> Tunin
 
 def run_tune(options: argparse.Namespace) -> None:
     """Raises ValueError, OSError for what the user can put right."""
-    if not Path(options.lm).is_file():  # better said before the network has heard an hour
+    if not Path(options.lm).is_file():  # better said before the network has heard an hour, as all that is wrong with it
         raise FileNotFoundError(f"there is no language model {options.lm}; python -m quartznet.lm build makes one")
-    model = load_model(options.checkpoint)
+    start = replace(BeamSettings(), beam=options.beam, closed=options.closed)
+    model, language_model = load_model(options.checkpoint), open_language_model(options.lm)
+    check_alphabet(language_model, model.alphabet, options.lm)
     network = network_hash(model)
     clips, skipped = hear(model, options)
     if skipped:
         print(f"{len(skipped)} clips left out; the first: {skipped[0]}")
-    tuning = search(model, clips, options)
+    tuning = search(model, clips, language_model, start)
     print(f"word error rate in %, {len(clips.references)} clips, beam {options.beam}\n{surface_table(tuning)}")
     print(verdict(tuning))
     greedy, searched = (total(counts).rate for counts in (tuning.greedy, tuning.searched))

@@ -195,6 +195,7 @@ def test_data_in_another_alphabet_is_an_error_and_no_score(tmp_path: Path, capsy
         (["--checkpoint", "m.pt", "--data", "train.jsonl", "--lang", "es", "--split", "dev"], "has no dev clips"),
         (["--checkpoint", "m.pt", "--data", "x", "--precision", "fp8"], "invalid choice: 'fp8'"),
         (["--checkpoint", "m.pt", "--data", "x", "--json", "no/a.json"], "there is no folder no; make it first"),
+        (["--checkpoint", "m.pt", "--data", "x", "--json", "."], "--json . is a folder; name a file"),
         (["--checkpoint", "m.pt", "--data", "x", "--report", "no/a.html"], "there is no folder no; make it first"),
         (["--checkpoint", "m.pt", "--data", "x", "--against", "no.json"], "there is no result no.json"),
         (["--checkpoint", "m.pt", "--data", "x", "--against", "train.jsonl"], "is not a result of evaluate.py --json"),

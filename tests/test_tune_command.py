@@ -49,6 +49,9 @@ def test_tuned_weights_are_found_and_obeyed(
 def test_wrong_files(case: argparse.Namespace, capsys: pytest.CaptureFixture) -> None:
     case.arpa.write_text(ARPA.replace("abba", "ABBA").replace("cab", "CAB").replace("dada", "DADA"), encoding="utf-8")
     assert tune(case) == 2 and "cannot be written in the network's letters" in capsys.readouterr().err
+    with pytest.MonkeyPatch.context() as patch:  # said before the network has heard an hour
+        patch.setattr("quartznet.tune_command.hear", lambda *_: pytest.fail("it was heard first"))
+        assert tune(case) == tune(case, "--beam", "0") == 2 and "beam and count" in capsys.readouterr().err
     case.arpa.write_text(ARPA[:60], encoding="utf-8")
     assert tune(case) == 2 and "x.arpa:" in capsys.readouterr().err
     case.arpa.unlink()
