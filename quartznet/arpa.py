@@ -327,25 +327,29 @@ def entry(log_prob: float, words: str, backoff: float | None) -> str:
 def write_arpa(path: str | Path, counts: Sequence[int], sections: Iterable[Iterable[str]]) -> None:
     """Writes a model, gzip where the name ends in .gz; ``sections``: for each order, its lines from ``entry``.
 
-    The file appears when it is whole.
+    The file appears when it is whole; where that fails, nothing is left of it.
 
     Raises:
         ValueError: a section has not as many lines as ``counts`` says.
     """
     path = Path(path)
     part = path.with_name(f"{path.name}.part")
-    with (
-        gzip.open(part, "wt", encoding="utf-8", newline="\n")
-        if path.suffix == ".gz"
-        else open(part, "w", encoding="utf-8", newline="\n") as file
-    ):
-        file.write("\\data\\\n" + "".join(f"ngram {order}={count}\n" for order, count in enumerate(counts, 1)))
-        for order, (count, lines) in enumerate(zip(counts, sections, strict=True), 1):
-            file.write(f"\n\\{order}-grams:\n")
-            written = 0
-            for written, line in enumerate(lines, 1):  # noqa: B007
-                file.write(line)
-            if written != count:
-                raise ValueError(f"{written:,} {order}-grams were given for {path}, and {count:,} announced")
-        file.write("\n\\end\\\n")
-    part.replace(path)
+    try:
+        with (
+            gzip.open(part, "wt", encoding="utf-8", newline="\n")
+            if path.suffix == ".gz"
+            else open(part, "w", encoding="utf-8", newline="\n") as file
+        ):
+            file.write("\\data\\\n" + "".join(f"ngram {order}={count}\n" for order, count in enumerate(counts, 1)))
+            for order, (count, lines) in enumerate(zip(counts, sections, strict=True), 1):
+                file.write(f"\n\\{order}-grams:\n")
+                written = 0
+                for written, line in enumerate(lines, 1):  # noqa: B007
+                    file.write(line)
+                if written != count:
+                    raise ValueError(f"{written:,} {order}-grams were given for {path}, and {count:,} announced")
+            file.write("\n\\end\\\n")
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

@@ -54,6 +54,18 @@ def without_leaks(sentences: Iterator[str], finders: Sequence[LeakFinder], leave
 def estimate(sentences: Iterator[str], options: argparse.Namespace) -> None:
     """Writes the ARPA file, by lmplz or by ourselves, and says which, how long it took and how large it is."""
     program, begin = None if options.own else shutil.which("lmplz"), time.monotonic()
+    try:
+        _estimate(program, sentences, options)
+    except OSError as error:  # NumPy says of a full disk "816 requested and 0 written"
+        if " requested and " not in str(error):
+            raise
+        raise OSError(f"{options.out} cannot be written: is the disk full? ({error})") from error
+    counts = "".join(f"{order:>2}-grams {count:>14,}\n" for order, count in enumerate(read_counts(options.out), 1))
+    print(f"{counts}{options.out}: {Path(options.out).stat().st_size / 1e6:.1f} MB, {time.monotonic() - begin:.0f} s")
+
+
+def _estimate(program: str | None, sentences: Iterator[str], options: argparse.Namespace) -> None:
+    """By lmplz, ``program``, or where there is none by ourselves."""
     if program:
         print(f"estimating with {program}", flush=True)
         for line in run_lmplz(program, sentences, options.out, options.order, options.prune):
@@ -64,8 +76,6 @@ def estimate(sentences: Iterator[str], options: argparse.Namespace) -> None:
         print(f"{summary.sentences:,} sentences, {summary.tokens:,} words, {summary.types:,} different ones")
         if fallback := [str(order.order) for order in summary.orders if order.is_fallback]:
             print(f"too little text for the discounts of order {', '.join(fallback)}: 0.5, 1, 1.5 taken")
-    counts = "".join(f"{order:>2}-grams {count:>14,}\n" for order, count in enumerate(read_counts(options.out), 1))
-    print(f"{counts}{options.out}: {Path(options.out).stat().st_size / 1e6:.1f} MB, {time.monotonic() - begin:.0f} s")
 
 
 def report_leaks(finders: dict[str, LeakFinder], leave_out: bool) -> None:
@@ -77,11 +87,21 @@ def report_leaks(finders: dict[str, LeakFinder], leave_out: bool) -> None:
             print(finder.warning(path) or f"no sentence of {path} stands in the text")
 
 
+def check_out(out: str, texts: Sequence[str]) -> None:
+    """Raises ValueError where a model cannot be written, or would take the place of a text."""
+    path = Path(out)
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise ValueError(f"--out {out} is a folder; name a file, such as {path / 'es.arpa'}")
+    if any(path.exists() and Path(text).exists() and path.samefile(text) for text in texts):
+        raise ValueError(f"--out {out} is one of the texts, which the model would replace; give it another name")
+
+
 def run_build(options: argparse.Namespace) -> None:
     """Raises ValueError, OSError for what the user can put right; where that can be known, before the work begins."""
     check_settings(options.order, options.prune)
-    if not Path(options.out).absolute().parent.is_dir():
-        raise ValueError(f"--out {options.out}: there is no folder {Path(options.out).parent}; make it first")
+    check_out(options.out, [*options.text, *options.dev, *options.against])
     if options.binary:
         find_build_binary()
     language = rules(options.lang, options.text)
@@ -89,7 +109,8 @@ def run_build(options: argparse.Namespace) -> None:
     sentences = without_leaks(text.sentences(), list(finders.values()), options.leave_out)
     first = next(sentences, None)
     if first is None:
-        raise ValueError(f"nothing is left of the {text.lines:,} lines of {', '.join(options.text)}; is --lang right?")
+        reason = f"the first problem: {text.problems[0]}" if text.problems else "is --lang right?"
+        raise ValueError(f"nothing is left of the {text.lines:,} lines of {', '.join(options.text)}; {reason}")
     estimate(tqdm(chain([first], sentences), desc="sentences", unit="", disable=None), options)
     print(text.report())
     report_leaks(finders, options.leave_out)
