@@ -105,6 +105,11 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         if getattr(options, name) is None:
             raise ValueError(f"--{name} is missing; evaluate.py --checkpoint CHECKPOINT --data PATH")
     decoding.check_options(options)
+    for name in ("worst", "show", "workers"):
+        if getattr(options, name) < 0:
+            raise ValueError(f"--{name} is a number from 0 on, got {getattr(options, name)}")
+    if not 0 < options.batch_seconds < math.inf:
+        raise ValueError(f"--batch-seconds must be above 0 and finite, got {options.batch_seconds:g}")
     if options.snr is not None and options.noise is None:
         raise ValueError("--snr says how loud the noise is, and there is none; give --noise FOLDER")
     for name, file in (("json", options.json), ("report", options.report)):  # better now than after an hour
@@ -327,7 +332,7 @@ def evaluate(options: argparse.Namespace) -> None:
     result = evaluate_texts(
         *zip(*((row.name, row.reference, row.hypothesis) for row in rows), strict=True), mean_loss(rows)
     )
-    audio = sum(clip.duration for clip in clips)
+    audio = sum(clip.duration for clip in evaluated(clips, rows))
     print(f"{audio / 60:.1f} minutes of audio in {seconds:.1f} s ({audio / seconds:.0f} times real time)\n")
     print(evaluation_table(result, options.worst))
     if options.show:

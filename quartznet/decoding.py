@@ -135,7 +135,12 @@ def chosen_settings(
             *(language_model, tuned.data, 100 * tuned.greedy_wer, 100 * tuned.searched_wer, tuned.settings.alpha),
         )
         return None
-    return replace(tuned.settings, **asked)
+    found = replace(tuned.settings, **asked)
+    logger.info(
+        "%s: alpha %g, beta %g, beam %d%s, tuned on %s",
+        *(language_model, found.alpha, found.beta, found.beam, " (as asked)" if asked else "", tuned.data),
+    )
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------------------------

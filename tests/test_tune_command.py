@@ -43,7 +43,8 @@ def test_tuned_weights_are_found_and_obeyed(
     assert "did not help on" in caplog.text
     caplog.clear()
     assert evaluate.main([*scored, "--lm", str(case.arpa), "--alpha", "0.5", "--beam", "8"]) == 0
-    assert caplog.text == ""
+    assert f"{case.arpa}: alpha 0.5, beta " in caplog.text and ", beam 8 (as asked), tuned on " in caplog.text
+    assert "WARNING" not in caplog.text
 
 
 def test_wrong_files(case: argparse.Namespace, capsys: pytest.CaptureFixture) -> None:
