@@ -28,6 +28,7 @@ from quartznet import commandline, distributed, load_model
 from quartznet.adapter import save_adapter
 from quartznet.audio import read_audio
 from quartznet.checkup import check_front_end
+from quartznet.claim import claimed
 from quartznet.config import TrainSettings
 from quartznet.diagnosis import HOPELESS
 from quartznet.engine import choose_precision, fit
@@ -259,7 +260,8 @@ def train(options: Options) -> int:
         if options.find_lr:
             print(curve_table(find_rate(model, loader, settings, task, out), settings.optim.lr))
             return 0
-        state, signal = fit(model, loader, settings, task, out)
+        with claimed(out):
+            state, signal = fit(model, loader, settings, task, out)
         is_main = distributed.is_main()
     if signal is not None:
         if is_main:

@@ -20,6 +20,7 @@ import re
 import zlib
 from abc import ABC, abstractmethod
 from array import array
+from bisect import bisect_right
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -61,6 +62,10 @@ class LanguageModel(ABC):
     def vocabulary(self) -> Iterable[str] | None:
         """All words, without ``<s>``, ``</s>`` and ``<unk>``; None: this model cannot list them."""
 
+    def matched(self, words: Sequence[str]) -> list[int] | None:
+        """Of each word of a sentence, and of its end: how long the n-gram is that scores it; None: it cannot tell."""
+        return None
+
 
 class ArpaModel(LanguageModel):
     """A back-off model in memory: about 250 bytes for each n-gram. ``read_arpa`` makes one.
@@ -74,6 +79,7 @@ class ArpaModel(LanguageModel):
         self.places: dict[int, int] = {}  # state * number of unigrams + last word -> n-gram
         self.log_probs = array("d")  # natural, of each n-gram
         self.after = array("q")  # the state that each n-gram leaves
+        self.ends: list[int] = []  # n-grams up to and with each order
         self.backoffs = array("d", [0.0])  # natural, of each state
         self.shorter = array("q", [ROOT])  # each state's suffix
 
@@ -109,6 +115,16 @@ class ArpaModel(LanguageModel):
 
     def vocabulary(self) -> Iterable[str]:
         return [word for word in self.words if word not in (START, END, UNKNOWN)]
+
+    def matched(self, words: Sequence[str]) -> list[int]:
+        state, count, lengths = self.start(), len(self.words), []
+        for word in (*words, END):
+            number = self.words.get(word, self.words[UNKNOWN])
+            while (place := self.places.get(state * count + number)) is None:
+                state = self.shorter[state]
+            lengths.append(1 + bisect_right(self.ends, place))
+            state = self.after[place]
+        return lengths
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -294,6 +310,7 @@ def read_arpa(path: str | Path) -> ArpaModel:
         states = _add_order(model, reader, order, count, states)
         if order == 1:
             _add_unknown(model, states, reader.path)
+        model.ends.append(len(model.log_probs))
     if (line := reader.next_filled()) != "\\end\\":
         raise reader.wrong(f"{line[:40]!r} where \\end\\ should be")
     _share_states(model)

@@ -1,40 +1,33 @@
-"""How log_probs become text: greedy or by beam search, with a language model and custom words or without.
+"""How log_probs become text: greedy or by beam search, with language models and custom words or without.
 
     --lm es.arpa --beam 64 --hotwords words.txt          options of evaluate.py and quartznet.transcribe
+    --lm es.arpa --neural es_lm.pt                       the texts that the search found are weighed once more
 
-``tuned_file`` beside the language model (``es.arpa.tuned.yaml``) holds what ``python -m quartznet.lm tune`` found, an
-entry for each network: the settings of the search, or that greedy decoding is better. An entry is found by the
-network's hash, so a network that was trained further is not decoded with weights of its former self in silence.
-
-The surprise: a language model may be given and not used. Where it was measured to do no good, it does not decode;
-``--alpha`` or ``--beta`` insist on it.
+The weights are those that ``python -m quartznet.lm tune`` left beside the n-gram model (``quartznet.tuned``), which may
+say that a model does no good. The surprise: a neural model gives no text of its own. It is asked about those that the
+search found, so it needs ``--lm`` or ``--beam``, and a wider beam shows it more of them.
 """
 
 import argparse
-import hashlib
-import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from itertools import accumulate, pairwise
-from pathlib import Path
 
-import yaml
 from torch import Tensor
 
 from quartznet.alphabet import Alphabet
 from quartznet.beam import BeamDecoder, BeamSettings
-from quartznet.checkpoint import fingerprint, replace_atomically
 from quartznet.ctc import greedy_decode
 from quartznet.hotword_spots import greedy_with_hotwords
 from quartznet.hotwords import HotWord, HotWords, read_hotwords
+from quartznet.letter_lm import LetterLm, load_for
 from quartznet.lm import check_alphabet, open_language_model
 from quartznet.model import QuartzNet
-from quartznet.settings import from_dict
+from quartznet.rescore import TEXTS, Weights, neural_scores, rescore
 from quartznet.text import Language
+from quartznet.tuned import ALONE, BESIDE, chosen_settings, chosen_weights, network_hash
 from quartznet.words import Word, align_words
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,101 +41,6 @@ class Heard:
 Decode = Callable[[Tensor, Tensor], list[Heard]]  # log_probs (batch, time, labels + 1), lengths (batch,)
 
 
-@dataclass(frozen=True)
-class Tuned:
-    """What was found for one network and one language model."""
-
-    language_model: str  # SHA-256 of its file
-    helps: bool  # False: greedy decoding is as good or better
-    settings: BeamSettings  # the best place of the search, used if it helps
-    data: str  # the dev set
-    greedy_wer: float  # on the dev set, fractions
-    searched_wer: float
-
-
-def tuned_file(language_model: str | Path) -> Path:
-    """Where the weights for a language model lie."""
-    return Path(f"{language_model}.tuned.yaml")
-
-
-def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def network_hash(model: QuartzNet) -> str:
-    """SHA-256 of what a network computes: of ``fingerprint``, which leaves the output layer out, and that layer."""
-    digest = hashlib.sha256(fingerprint(model.config, model.state_dict()).encode())
-    digest.update("".join(model.config.labels).encode())
-    for value in model.decoder.state_dict().values():
-        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def read_tuned(language_model: str | Path) -> dict[str, Tuned]:
-    """All entries by the network's hash; none where nothing was tuned.
-
-    Raises:
-        ValueError: the file is damaged; the message names it.
-    """
-    path = tuned_file(language_model)
-    if not path.exists():
-        return {}
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return {str(network): from_dict(Tuned, entry) for network, entry in found.items()}
-    except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError) as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"{path} is not what quartznet.lm tune wrote ({reason}); delete it and tune again") from error
-
-
-def save_tuned(language_model: str | Path, network: str, tuned: Tuned) -> Path:
-    """Adds or replaces the entry of a network, whose hash is ``network``; returns the file."""
-    entries = {**read_tuned(language_model), network: tuned}
-    text = "# python -m quartznet.lm tune; an entry for each network\n" + yaml.safe_dump(
-        {name: asdict(entry) for name, entry in entries.items()}, sort_keys=False, allow_unicode=True
-    )
-    path = tuned_file(language_model)
-    replace_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    return path
-
-
-def chosen_settings(
-    language_model: str | Path, network: str, beam: int | None, alpha: float | None, beta: float | None
-) -> BeamSettings | None:
-    """What decodes with a language model: tuned for this network, or the defaults; None: greedy. Says which.
-
-    Args:
-        network: its hash.
-        beam, alpha, beta: what the user asked for; None: not said.
-    """
-    asked = {name: value for name, value in (("beam", beam), ("alpha", alpha), ("beta", beta)) if value is not None}
-    entries = read_tuned(language_model)
-    tuned = entries.get(network)
-    if tuned is None:
-        other = "was tuned for other networks only" if entries else "was not tuned"
-        logger.warning(
-            "%s %s; weights are %s: run python -m quartznet.lm tune --checkpoint ... --data DEV --lm %s",
-            *(language_model, other, "guesses" if len(asked) < 3 else "yours", language_model),
-        )
-        return replace(BeamSettings(), **asked)
-    if tuned.language_model != file_hash(language_model):
-        logger.warning("%s has changed since it was tuned; tune it again", language_model)
-    if not tuned.helps and alpha is None and beta is None:
-        logger.warning(
-            "%s did not help on %s (%.2f %% greedy, %.2f %% with it), so decoding is greedy; --alpha %g insists on it",
-            *(language_model, tuned.data, 100 * tuned.greedy_wer, 100 * tuned.searched_wer, tuned.settings.alpha),
-        )
-        return None
-    found = replace(tuned.settings, **asked)
-    logger.info(
-        "%s: alpha %g, beta %g, beam %d%s, tuned on %s",
-        *(language_model, found.alpha, found.beta, found.beam, " (as asked)" if asked else "", tuned.data),
-    )
-    return found
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Options
 
@@ -154,25 +52,37 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--beam", type=int, metavar="N", help=f"texts kept by the search (tuned, or {plain.beam})")
     group.add_argument("--alpha", type=float, help=f"weight of the language model (tuned, or {plain.alpha:g})")
     group.add_argument("--beta", type=float, help=f"nats for each word (tuned, or {plain.beta:g})")
+    group.add_argument(
+        "--neural", metavar="FILE", help="neural model (quartznet.neural_lm) that chooses among the texts"
+    )
+    group.add_argument(
+        "--gamma", type=float, help=f"weight of the neural model (tuned; {BESIDE:g}, {ALONE:g} without --lm)"
+    )
     group.add_argument("--closed", action="store_true", help="write words of the language model only")
     group.add_argument("--hotwords", metavar="FILE", help="words to prefer: phrase, tab, weight, tab, sounds like")
 
 
 def check_options(options: argparse.Namespace) -> None:
     """Raises ValueError for options that would have no effect."""
+    if options.neural is not None and options.lm is None and options.beam is None:
+        raise ValueError("--neural chooses among the texts that a search found; add --lm FILE or --beam N")
+    if options.gamma is not None and options.neural is None:
+        raise ValueError("--gamma is about a neural language model; give one with --neural FILE")
     for name in ("alpha", "beta", "closed"):
-        value = getattr(options, name)  # 0 is a value, and equal to False
-        if value is not None and value is not False and options.lm is None:
+        value = getattr(options, name)
+        has_effect = options.lm is not None or (name == "beta" and options.neural is not None)
+        if value is not None and value is not False and not has_effect:
             raise ValueError(f"--{name} is about a language model; give one with --lm FILE")
 
 
 def described(options: argparse.Namespace) -> str:
     """What was asked for, in one line: ``--lm es.arpa --beam 64``; "greedy" for nothing."""
-    asked = {name: getattr(options, name) for name in ("lm", "beam", "alpha", "beta", "closed", "hotwords")}
+    names = ("lm", "beam", "alpha", "beta", "neural", "gamma", "closed", "hotwords")
+    asked = {name: getattr(options, name) for name in names}
     words = [
         f"--{name}" if value is True else f"--{name} {value}"
         for name, value in asked.items()
-        if value is not None and value is not False
+        if value is not None and value is not False  # 0 is a value, and equal to False
     ]
     return " ".join(words) or "greedy"
 
@@ -190,14 +100,53 @@ def greedy(model: QuartzNet, hotwords: HotWords | None) -> Decode:
     return decode
 
 
-def _searched(decoder: BeamDecoder) -> Decode:
-    """The best text of the beam."""
+def _searched(decoder: BeamDecoder, judge: tuple[LetterLm, Weights] | None = None) -> Decode:
+    """The best text of the beam; with a judge and its weights the best of all its texts by what that says too."""
 
     def decode(log_probs: Tensor, lengths: Tensor) -> list[Heard]:
-        best = [texts[0] for texts in decoder(log_probs, lengths)]
-        return [Heard(decoder.alphabet.decode(text.ids), text.text) for text in best]
+        nbest = decoder(log_probs, lengths)
+        if judge is not None:
+            model, weights = judge
+            model.network.to(log_probs.device)
+            nbest = rescore(nbest, neural_scores(nbest, decoder.alphabet, model), weights, decoder.alphabet)
+        return [Heard(decoder.alphabet.decode(texts[0].ids), texts[0].text) for texts in nbest]
 
     return decode
+
+
+def _choose_judge(
+    options: argparse.Namespace, model: QuartzNet, language: Language | None
+) -> tuple[LetterLm, Weights] | None:
+    """The neural model and how much its word counts; None: there is none, or it is not asked."""
+    if options.neural is None:
+        return None
+    neural = load_for(options.neural, model.alphabet, language and language.code)
+    asked = (options.alpha, options.beta, options.gamma)
+    weights = chosen_weights(options.neural, options.lm, network_hash(model), *asked)
+    return (neural, weights) if weights and weights.gamma else None
+
+
+def _choose_search(
+    options: argparse.Namespace,
+    model: QuartzNet,
+    hotwords: HotWords | None,
+    judge: tuple[LetterLm, Weights] | None,
+) -> Decode | None:
+    """The search with its language model, if there is one, and the judge; None: decoding stays greedy."""
+    settings, language_model = BeamSettings(), None
+    if options.lm is None:
+        settings = replace(settings, beam=options.beam)
+    else:
+        language_model = open_language_model(options.lm)
+        check_alphabet(language_model, model.alphabet, options.lm)
+        asked = (options.beam, options.alpha, options.beta)
+        settings = chosen_settings(options.lm, network_hash(model), *asked, is_needed=judge is not None)
+        if settings is None:
+            return None
+        settings = replace(settings, closed=options.closed or settings.closed)
+    if judge is not None:
+        settings = replace(settings, count=TEXTS)
+    return _searched(BeamDecoder(model.alphabet, settings, language_model, hotwords), judge)
 
 
 def choose_decode(
@@ -206,21 +155,15 @@ def choose_decode(
     """What the options ask for, None for plain greedy decoding, and the custom words.
 
     Raises:
-        ValueError, FileNotFoundError: a file is missing, damaged, or of another alphabet.
+        ValueError, FileNotFoundError: a file is missing, damaged, or of another alphabet or language.
     """
     entries = read_hotwords(options.hotwords, model.alphabet, language) if options.hotwords else []
-    hotwords = HotWords(entries, model.alphabet) if entries else None
-    if options.lm is None:
-        if options.beam is None:
-            return (greedy(model, hotwords) if hotwords else None), entries
-        return _searched(BeamDecoder(model.alphabet, BeamSettings(beam=options.beam), None, hotwords)), entries
-    language_model = open_language_model(options.lm)
-    check_alphabet(language_model, model.alphabet, options.lm)
-    settings = chosen_settings(options.lm, network_hash(model), options.beam, options.alpha, options.beta)
-    if settings is None:
-        return (greedy(model, hotwords) if hotwords else None), entries
-    settings = replace(settings, closed=options.closed or settings.closed)
-    return _searched(BeamDecoder(model.alphabet, settings, language_model, hotwords)), entries
+    hotwords, decode = HotWords(entries, model.alphabet) if entries else None, None
+    if options.lm is not None or options.beam is not None:
+        decode = _choose_search(options, model, hotwords, _choose_judge(options, model, language))
+    if decode is None and hotwords is not None:
+        decode = greedy(model, hotwords)
+    return decode, entries
 
 
 def _spread(texts: Sequence[str], over: Sequence[Word]) -> list[Word]:

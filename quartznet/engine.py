@@ -11,7 +11,6 @@ generator, or a run resumed in the middle of an epoch would draw one number more
 """
 
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from quartznet.checkpoint import not_finite
 from quartznet.config import TrainSettings
 from quartznet.ema import WeightAverage
 from quartznet.finetune import parameter_groups
-from quartznet.interrupt import Interrupt, held_back
+from quartznet.interrupt import CHILD_ENDED, Interrupt, held_back
 from quartznet.optim import build_optimizer
 from quartznet.runlog import RunLog
 from quartznet.runstate import Training, TrainState, resume, save_last
@@ -294,7 +293,7 @@ def fit(
                     group["lr"] = lr * group["scale"]
 
                 # step
-                with held_back(signal.SIGCHLD):  # a loader that dies meanwhile finds a whole step to save
+                with held_back(CHILD_ENDED):  # a loader that dies meanwhile finds a whole step to save
                     report = train_step(training, wrapped, batches, settings, task.seconds, requests)
                     advance(state, len(batches), epoch_batches, report, time.monotonic() - began)
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+CHILD_ENDED = getattr(signal, "SIGCHLD", None)  # Windows has none
 
 
 class Interrupt:
@@ -45,12 +46,12 @@ class Interrupt:
 
 
 @contextmanager
-def held_back(number: int) -> Iterator[None]:
+def held_back(number: int | None) -> Iterator[None]:
     """A signal that comes inside the ``with`` block is handled at its end, so that the block is done whole or raises.
 
-    Outside the main thread, and for a signal that no function of Python handles, nothing changes.
+    Outside the main thread, without a signal, and for one that no function of Python handles, nothing changes.
     """
-    handler = signal.getsignal(number)
+    handler = None if number is None else signal.getsignal(number)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
         yield
         return

@@ -5,7 +5,7 @@ mapped into memory and loads at once. The surprise: the package cannot list the 
 the ARPA file, and a binary has none to show.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,3 +50,6 @@ class KenlmModel(LanguageModel):
 
     def vocabulary(self) -> Iterable[str] | None:
         return self._words
+
+    def matched(self, words: Sequence[str]) -> list[int]:
+        return [length for _, length, _ in self._model.full_scores(" ".join(words))]

@@ -1,4 +1,4 @@
-"""Evaluation sentences in the text of a language model, where they must not be.
+"""Evaluation sentences in the text of a language model, where they must not be; and in the model, without its text.
 
 A model that has read the sentences it is tested on knows their words beforehand: 3.12 % WER looked like 0.83 %. A
 sentence is found where a line is that sentence, or, if it has five words or more, where a line holds it.
@@ -10,7 +10,10 @@ not count.
 
 from collections.abc import Iterable
 
+from quartznet.arpa import LanguageModel
+
 LEAST, LEAST_WITHIN = 3, 5  # words of a sentence that is looked for: as a line of its own, within a longer line
+LEAST_ORDER, LEAST_LONGEST = 4, 5  # of a model that is looked into; of its longest n-grams in a sentence
 
 
 class LeakFinder:
@@ -49,3 +52,34 @@ class LeakFinder:
             f"stand in {self.lines:,} lines of the text, so error rates there look better than\n"
             f"they are. --leave-out takes these lines out. Examples:{examples}"
         )
+
+
+def in_full(model: LanguageModel, sentences: Iterable[str]) -> list[str]:
+    """The different sentences every n-gram of which is in the model, so that its text most likely held them.
+
+    Looked for are sentences with five or more n-grams of the highest order, in models of order 4 and above: shorter
+    ones are common to all texts (of 4,287 that a 4-gram model had not read, 5 are found, and all that it had read). A
+    model that left out what occurs once (``--prune``) shows nothing.
+    """
+    if model.order < LEAST_ORDER:
+        return []
+    found = []
+    for sentence in dict.fromkeys(sentences):
+        words = sentence.split()
+        lengths = model.matched(words) if len(words) >= LEAST_LONGEST + model.order - 3 else None
+        longest = (min(model.order, place + 2) for place in range(len(words) + 1))  # <s> is the first word of some
+        if lengths is not None and lengths == list(longest):
+            found.append(sentence)
+    return found
+
+
+def in_full_warning(found: list[str], name: str) -> str | None:
+    """What ``in_full`` found in the model called ``name``, for a terminal of 80 columns; None: nothing."""
+    if not found:
+        return None
+    examples = "".join(f"\n  {sentence[:76]}" for sentence in sorted(found, key=len, reverse=True)[:3])
+    return (
+        f"WARNING: {name}\nholds all word sequences of {len(found):,} of these sentences; most likely its text held "
+        f"them\nand its weights come out too large. lm build --against looks into a text,\n"
+        f"--leave-out takes them out. Examples:{examples}"
+    )

@@ -190,6 +190,33 @@ class LetterLm:
         return model
 
 
+def load_for(path: str | Path, alphabet: Alphabet, lang: str | None) -> LetterLm:
+    """The model of a file, for texts of a recogniser with that alphabet and language; None: nobody knows which.
+
+    Raises:
+        FileNotFoundError, ValueError: those of ``LetterLm.load``; and for a model of another language, or one that
+            lacks a letter of the alphabet.
+    """
+    model = LetterLm.load(path)
+    if lang is not None and _base(lang) != _base(model.lang):
+        raise ValueError(
+            f"{path} is a model of language {model.lang}, the network writes {lang}; train one with python -m "
+            f"quartznet.neural_lm train --lang {lang}"
+        )
+    missing = sorted(set(alphabet.labels).difference(model.alphabet.labels))
+    if missing:
+        raise ValueError(
+            f"{path} (language {model.lang}) has no {' '.join(map(repr, missing))}, which the network writes; train "
+            "one by the rules of the network's language"
+        )
+    return model
+
+
+def _base(lang: str) -> str:
+    """``pt`` of ``pt-BR``."""
+    return lang.lower().replace("_", "-").partition("-")[0]
+
+
 def read_payload(path: str | Path) -> dict:
     """What a file of ``LetterLm.save`` holds, on the CPU; nothing in it can run code.
 

@@ -1,4 +1,4 @@
-"""Text files -> sentences in a recogniser's letters -> streams of letters that a language model reads side by side.
+"""Sentences in a recogniser's letters -> streams of letters that a language model reads side by side.
 
 All sentences of an epoch stand one behind the other in random order, a boundary before each. The stream is cut into
 ``rows`` equal rows, which are read in parallel, ``segment`` letters at each step:
@@ -11,70 +11,17 @@ Nothing is padded and no sentence is too long, because the network's memory carr
 each epoch. The surprise: an epoch is a pure function of its number and the seed, so no state of it need be saved.
 """
 
-import logging
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from quartznet.audit import audit
-from quartznet.audit_file import read_texts
-from quartznet.text import Language, find_language, language_from_texts
-
 HELD_OUT = 0.02  # of the different sentences, where no dev text is given
 MOST_HELD_OUT = 1000  # of them; more cost time and tell no more
-
-logger = logging.getLogger(__name__)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Files -> sentences
-
-
-def read_lines(paths: Iterable[Path]) -> list[str]:
-    """Every line of text files, manifests and tables; what is no UTF-8 is reported, with a sign in its place.
-
-    Raises:
-        FileNotFoundError, ValueError: see ``quartznet.audit_file.read_texts``.
-    """
-    lines: list[str] = []
-    for path in paths:
-        texts = read_texts(path)
-        lines += [text for _, text in texts.lines]
-        for name, line, example in texts.faults[:1]:
-            logger.warning(f"{path}:{line}: {name} {example}; {len(texts.faults)} such faults in this file")
-    return lines
-
-
-def rules_for(lang: str, lines: Sequence[str]) -> Language:
-    """The rules of a language, or an alphabet out of the lines for one that has none here."""
-    language = find_language(lang)
-    if language is None:
-        language = language_from_texts(lang, lines)
-        logger.info(f"no alphabet is written down for {lang}; out of the text: {language.letters}")
-    return language
-
-
-def sentences_of(lines: Sequence[str], language: Language, name: str) -> list[str]:
-    """The lines by the language's rules, without those of which nothing is left; what is lost is reported.
-
-    Raises:
-        ValueError: no line holds a letter of the language.
-    """
-    counts = audit(lines, language)
-    counts.check(limit=1.0)
-    sentences = [text for line in lines if (text := language.normalize(line))]
-    empty = f", {len(lines) - len(sentences):,} empty lines left out" if len(lines) > len(sentences) else ""
-    logger.info(f"{name}: {len(sentences):,} sentences, {sum(map(len, sentences)):,} letters{empty}")
-    if counts.dropped:
-        worst = " ".join(f"{character!r} {count:,}x" for character, count in counts.dropped.most_common(5))
-        logger.warning(f"{name}: {counts.letters_lost:.2%} of the letters are lost, such as {worst}")
-    return sentences
 
 
 def hold_out(sentences: Sequence[str]) -> tuple[list[str], list[str]]:

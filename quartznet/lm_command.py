@@ -18,37 +18,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data.source import read_source
 from quartznet import commandline
 from quartznet.arpa import read_counts
-from quartznet.leaks import LeakFinder
 from quartznet.lm import open_language_model
-from quartznet.lm_text import Text, normalized, rules
+from quartznet.lm_text import Text, leak_finders, leak_report, rules, without_leaks
 from quartznet.lmplz import find_build_binary, pack, run_lmplz
 from quartznet.ngram import build_model, check_settings
 from quartznet.perplexity import perplexity
 from quartznet.text import Language
 from quartznet.tune_command import add_tune
-
-
-def leak_finders(options: argparse.Namespace, language: Language | None) -> dict[str, LeakFinder]:
-    """One for each corpus of ``--against`` and each text of ``--dev``, by its path."""
-    found = {}
-    for path in options.against:
-        clips, skipped, _ = read_source(path)
-        if skipped:
-            print(f"{len(skipped):,} clips of {path} are not looked for; the first: {skipped[0]}")
-        found[path] = LeakFinder(normalized((clip.text for clip in clips), language))
-    for path in options.dev:
-        found[path] = LeakFinder(Text([path], language).sentences())
-    return found
-
-
-def without_leaks(sentences: Iterator[str], finders: Sequence[LeakFinder], leave_out: bool) -> Iterator[str]:
-    """The sentences, all of them looked at; ``leave_out``: but for those that hold an evaluation sentence."""
-    for sentence in sentences:
-        if not (any([finder.look(sentence) for finder in finders]) and leave_out):
-            yield sentence
 
 
 def estimate(sentences: Iterator[str], options: argparse.Namespace) -> None:
@@ -78,15 +56,6 @@ def _estimate(program: str | None, sentences: Iterator[str], options: argparse.N
             print(f"too little text for the discounts of order {', '.join(fallback)}: 0.5, 1, 1.5 taken")
 
 
-def report_leaks(finders: dict[str, LeakFinder], leave_out: bool) -> None:
-    """A warning for each evaluation whose sentences the text holds, or what was left out for it."""
-    for path, finder in finders.items():
-        if finder.found and leave_out:
-            print(f"{finder.lines:,} lines with sentences of {path} were left out")
-        else:
-            print(finder.warning(path) or f"no sentence of {path} stands in the text")
-
-
 def check_out(out: str, texts: Sequence[str]) -> None:
     """Raises ValueError where a model cannot be written, or would take the place of a text."""
     path = Path(out)
@@ -105,15 +74,13 @@ def run_build(options: argparse.Namespace) -> None:
     if options.binary:
         find_build_binary()
     language = rules(options.lang, options.text)
-    finders, text = leak_finders(options, language), Text(options.text, language)
-    sentences = without_leaks(text.sentences(), list(finders.values()), options.leave_out)
+    finders, text = leak_finders(options.against, options.dev, language), Text(options.text, language)
+    sentences = without_leaks(text.sentences(), finders, options.leave_out)
     first = next(sentences, None)
     if first is None:
-        reason = f"the first problem: {text.problems[0]}" if text.problems else "is --lang right?"
-        raise ValueError(f"nothing is left of the {text.lines:,} lines of {', '.join(options.text)}; {reason}")
+        raise text.nothing_left()
     estimate(tqdm(chain([first], sentences), desc="sentences", unit="", disable=None), options)
-    print(text.report())
-    report_leaks(finders, options.leave_out)
+    print("\n".join([text.report(), *leak_report(finders, options.leave_out)]))
     if options.binary:
         print(f"{pack(options.out)}: the same for KenLM alone, loads at once")
     for path in options.dev:

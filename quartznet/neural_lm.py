@@ -6,7 +6,8 @@ model that costs the fewest bits a letter on ``--dev``, or on sentences held out
 CPU bit for bit. ``python -m quartznet.neural_lm score es_lm.pt TEXT...`` measures a model on another text.
 
 With b bits a letter, the next one is as uncertain as a choice among 2^b. The surprise: text that also holds the
-sentences of a test set makes any figure on that set worthless, and no figure shows it.
+sentences of a test set makes any figure on that set worthless, and no figure shows it. ``--against DATA`` looks for
+them, ``--leave-out`` takes them out.
 """
 
 import argparse
@@ -30,12 +31,13 @@ from quartznet.config import OptimSettings, ScheduleSettings
 from quartznet.distributed import choose_device
 from quartznet.interrupt import Interrupt
 from quartznet.letter_lm import LetterLm, read_payload
-from quartznet.letter_stream import LetterStream, Segment, hold_out, letter_bits, read_lines, rules_for, sentences_of
+from quartznet.letter_stream import LetterStream, Segment, hold_out, letter_bits
+from quartznet.lm_text import Text, leak_finders, leak_report, rules, without_leaks
 from quartznet.optim import build_optimizer
 from quartznet.schedules import learning_rate
 from quartznet.settings import from_dict, to_dict
 from quartznet.step import choose_precision
-from quartznet.text import find_language
+from quartznet.text import Language
 from quartznet.transformer_xl import Memory, TransformerConfig
 
 GRAD_CLIP = 1.0  # largest norm of the gradient
@@ -222,16 +224,32 @@ def fit(training: LmTraining, stream: LetterStream, dev: Sequence[str], settings
 # The command
 
 
+def read_sentences(name: str, text: Text) -> list[str]:
+    """All sentences of a text, with a report of what became of it; raises ValueError where there is none."""
+    sentences = list(text.sentences())
+    if not sentences:
+        raise text.nothing_left()
+    logger.info(f"{name}: {len(sentences):,} sentences, {sum(map(len, sentences)):,} letters\n{text.report()}")
+    return sentences
+
+
+def read_both(options: argparse.Namespace, language: Language) -> tuple[list[str], list[str]]:
+    """The sentences to learn from, without leaks if so asked, and those to measure on."""
+    finders = leak_finders(options.against, options.dev, language)
+    sentences = list(without_leaks(read_sentences("text", Text(options.texts, language)), finders, options.leave_out))
+    for line in leak_report(finders, options.leave_out):
+        logger.info(line)
+    if options.dev:
+        return sentences, read_sentences("dev", Text(options.dev, language))
+    sentences, dev = hold_out(sentences)
+    logger.info(f"no --dev: {len(dev):,} different sentences are held out of the text")
+    return sentences, dev
+
+
 def train(options: argparse.Namespace, settings: LmSettings) -> None:
     """Reads, trains, reports."""
-    lines = read_lines(options.texts)
-    language = rules_for(options.lang, lines)
-    sentences = sentences_of(lines, language, "text")
-    if options.dev:
-        dev = sentences_of(read_lines(options.dev), language, "dev")
-    else:
-        sentences, dev = hold_out(sentences)
-        logger.info(f"no --dev: {len(dev):,} different sentences are held out of the text")
+    language = rules(options.lang, options.texts)
+    sentences, dev = read_both(options, language)
     training = start(language.labels, options.lang, settings)
     network = training.model.network
     encoded = (training.model.encode(text) for text in sentences)
@@ -249,10 +267,8 @@ def score(options: argparse.Namespace) -> None:
     """Prints how many bits a text costs."""
     model = LetterLm.load(options.model)
     model.network.to(choose_device(options.device))
-    lines = read_lines(options.texts)
-    language = find_language(model.lang) or rules_for(model.lang, lines)
-    sentences = sentences_of(lines, language.restricted_to(model.alphabet.labels), "text")
-    logger.info(str(model.surprise(sentences)))
+    language = rules(model.lang, options.texts).restricted_to(model.alphabet.labels)
+    logger.info(str(model.surprise(read_sentences("text", Text(options.texts, language)))))
 
 
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -263,7 +279,13 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     learn.add_argument("texts", nargs="+", type=Path, metavar="TEXT", help="text, one sentence a line, or manifests")
     learn.add_argument("--lang", required=True, help="code of the language, such as es or pt-BR")
     learn.add_argument("--out", required=True, type=Path, help="the model's file, such as es_lm.pt")
-    learn.add_argument("--dev", nargs="+", type=Path, metavar="TEXT", help="text to measure on; else 2 %% are held out")
+    learn.add_argument(
+        "--dev", nargs="+", default=[], type=Path, metavar="TEXT", help="text to measure on; else 2 %% are held out"
+    )
+    learn.add_argument(
+        "--against", nargs="+", default=[], metavar="DATA", help="corpora whose sentences must not be in the text"
+    )
+    learn.add_argument("--leave-out", action="store_true", help="leave lines out that hold such a sentence")
     commandline.add_settings(learn, LmSettings, SHORT)
     measure = commands.add_parser("score", help="bits a letter and a word of a text")
     measure.add_argument("model", type=Path, help="file of train")

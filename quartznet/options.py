@@ -18,7 +18,7 @@ from quartznet.config import TrainSettings
 from quartznet.initial import read_base
 from quartznet.recipes import LIMITS, Choice, Situation, as_mapping, choose, table
 from quartznet.runstate import flatten
-from quartznet.settings import from_dict, override
+from quartznet.settings import from_dict, override, to_dict
 from quartznet.text import find_language
 
 logger = logging.getLogger(__name__)
@@ -110,8 +110,29 @@ def read_options(arguments: Sequence[str] | None, description: str, usage: str) 
         raise ValueError(f"--out {mapping['out']} is a file; the run needs a folder of its own")
     recipe = options.recipe or ("auto" if mapping.get("init") and not options.config else "none")
     found = Options(mapping, None if recipe == "none" else recipe, options.find_lr)
-    found.settings()  # what is impossible is said before the data is read
+    check_effect(found.settings())  # what is impossible or idle is said before the data is read
     return found
+
+
+def check_effect(settings: TrainSettings) -> None:
+    """Raises ValueError for a setting that differs from its default and does nothing, because another is missing."""
+    tune, keep, method = settings.tune, settings.keep, settings.sequence.method
+    needs = {  # prefix of settings -> whether they have an effect, and what would give them one
+        "tune.lora_": (tune.train == "lora", "--train lora"),
+        "tune.adapter_": (tune.train == "adapters", "--train adapters"),
+        "tune.unfreeze_blocks": (tune.unfreeze_every > 0, "--unfreeze-every EPOCHS"),
+        "keep.temperature": (keep.lwf > 0, "--keep.lwf WEIGHT"),
+        "keep.lang": (bool(keep.replay or keep.watch), "--replay or --watch"),
+        "sequence.baseline": (method == "policy", "--sequence.method policy"),
+        "sequence.beam": (method == "mwer", "--sequence.method mwer"),
+        "sequence.include_reference": (method == "mwer", "--sequence.method mwer"),
+        "sequence.": (method != "none", "--sequence.method mwer or policy"),
+    }
+    plain = flatten(to_dict(TrainSettings()))
+    for name, value in flatten(to_dict(settings)).items():
+        has_effect, need = next((need for prefix, need in needs.items() if name.startswith(prefix)), (True, ""))
+        if value != plain[name] and not has_effect and name != "sequence.method":
+            raise ValueError(f"--{name} {value} does nothing without {need}; add that, or leave it out")
 
 
 def writes(checkpoint: str, lang: str) -> bool:

@@ -29,6 +29,7 @@ from quartznet.alphabet import Alphabet
 from quartznet.beam import Hypothesis
 from quartznet.metrics import ErrorCounts, error_counts, total
 
+TEXTS = 64  # of each utterance that are weighed again, where nobody says otherwise
 ROUNDS = 4  # of the grid; each halves the distances of the one before
 ALPHAS = GAMMAS = tuple(np.arange(0.0, 1.51, 0.25))  # of the first
 BETA_STEPS = tuple(np.arange(-3.0, 3.1, 1.0))  # of the first, around the search's own

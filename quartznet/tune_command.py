@@ -1,11 +1,14 @@
-"""``python -m quartznet.lm tune``: hears a dev set once, tries weights of a language model on it, keeps the best.
+"""``python -m quartznet.lm tune``: hears a dev set once, tries weights of language models on it, keeps the best.
 
     python -m quartznet.lm tune --checkpoint runs/es --data corpora/es --lm es.arpa
+    python -m quartznet.lm tune --checkpoint runs/es --data corpora/es --lm es.arpa --neural es_lm.pt
 
-The searches are those of ``quartznet.tune_lm``; the result lies beside the language model (``quartznet.decoding``).
+The searches are those of ``quartznet.tune_lm``, the second look that of ``quartznet.tune_neural``; the result lies
+beside the n-gram model (``quartznet.tuned``).
 
-The surprise: nothing here can tell whether the model was built from the dev sentences, because n-grams hold no whole
-text. A model that learnt them by heart gets a large weight and fails on everything else; ``lm build --against`` looks.
+The surprise: a model that learnt the dev sentences by heart gets a large weight and fails on everything else. The text
+is not here to be looked at, but long n-grams are as good as sentences: those that stand in the model in full are told
+(``quartznet.leaks``). A pruned model, one of less than four words and a neural one keep that to themselves.
 """
 
 import argparse
@@ -18,16 +21,21 @@ from tqdm import tqdm
 
 from data.dataset import normalised
 from data.loaders import evaluation_loader
+from data.manifest import Utterance
 from data.source import fill_durations, read_source
 from quartznet import load_model
 from quartznet.arpa import LanguageModel
 from quartznet.beam import BeamSettings
-from quartznet.decoding import Tuned, file_hash, network_hash, save_tuned
 from quartznet.distributed import choose_device
+from quartznet.leaks import in_full, in_full_warning
+from quartznet.letter_lm import LetterLm, load_for
 from quartznet.lm import check_alphabet, open_language_model
 from quartznet.metrics import total
 from quartznet.model import QuartzNet
+from quartznet.text import Language
 from quartznet.tune_lm import Clips, Tuning, surface_table, tune, verdict
+from quartznet.tune_neural import neural_verdict, tune_neural
+from quartznet.tuned import Tuned, TunedNeural, file_hash, network_hash, read_tuned, save_tuned
 from quartznet.writing import choose_language
 
 
@@ -40,6 +48,9 @@ def add_tune(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--data", required=True, help="what evaluate.py reads; its dev part is used")
     parser.add_argument("--split", choices=("train", "dev", "test", "all"), default="dev", help="another part (dev)")
     parser.add_argument("--lm", required=True, metavar="FILE", help="the language model")
+    parser.add_argument(
+        "--neural", metavar="FILE", help="neural model that chooses among the texts (quartznet.neural_lm)"
+    )
     parser.add_argument("--lang", help="text rules; the checkpoint's language when left out")
     parser.add_argument("--beam", type=int, default=BeamSettings().beam, help="of the grids (64); twice and four times")
     parser.add_argument("--closed", action="store_true", help="write words of the language model only")
@@ -49,11 +60,10 @@ def add_tune(commands: argparse._SubParsersAction) -> None:
 
 
 @torch.inference_mode()
-def hear(model: QuartzNet, options: argparse.Namespace) -> tuple[Clips, list[str]]:
-    """What the network makes of the dev set, and messages about clips that were left out."""
-    clips, skipped, _ = read_source(options.data, options.split)
-    texts = [clip.text for clip in clips]
-    language = choose_language(options.lang, options.checkpoint, model.config.labels, texts)
+def hear(
+    model: QuartzNet, clips: Sequence[Utterance], language: Language, options: argparse.Namespace
+) -> tuple[Clips, list[str]]:
+    """What the network makes of the clips, and messages about those that were left out."""
     clips, emptied = normalised(clips, language)
     clips, problems = fill_durations(clips)
     fast = model.to(choose_device(options.device)).for_inference()
@@ -67,7 +77,7 @@ def hear(model: QuartzNet, options: argparse.Namespace) -> tuple[Clips, list[str
             log_probs, lengths = fast.forward_features(*fast.front_end.each(batch.signal, batch.signal_lengths))
             references += batch.texts
             rows += [row[:length].float().cpu() for row, length in zip(log_probs, lengths.tolist(), strict=True)]
-    return Clips(tuple(references), tuple(rows)), [*skipped, *emptied, *problems, *failed]
+    return Clips(tuple(references), tuple(rows)), [*emptied, *problems, *failed]
 
 
 def search(model: QuartzNet, clips: Clips, language_model: LanguageModel, start: BeamSettings) -> Tuning:
@@ -81,6 +91,27 @@ def search(model: QuartzNet, clips: Clips, language_model: LanguageModel, start:
         return tune(clips, model.alphabet, language_model, start, tell)
 
 
+def look_again(
+    model: QuartzNet,
+    clips: Clips,
+    language_model: LanguageModel,
+    tuning: Tuning,
+    neural: LetterLm,
+    options: argparse.Namespace,
+) -> TunedNeural:
+    """What the neural model is good for among the texts of the best search, with a bar of the clips; says so."""
+    neural.network.to(choose_device(options.device))
+    without = tuning.searched if tuning.helps else tuning.greedy
+    with tqdm(desc="reading", unit="clip", total=len(clips.references), disable=None) as bar:
+        found = tune_neural(
+            *(clips, model.alphabet, tuning.settings, language_model, neural, without),
+            tell=lambda done, of: bar.update(done - bar.n),
+        )
+    print(neural_verdict(found))
+    rates = (total(counts).rate for counts in (found.without, found.chosen))
+    return TunedNeural(file_hash(options.neural), found.helps, found.found.weights, *rates)
+
+
 def run_tune(options: argparse.Namespace) -> None:
     """Raises ValueError, OSError for what the user can put right."""
     if not Path(options.lm).is_file():  # better said before the network has heard an hour, as all that is wrong with it
@@ -89,13 +120,24 @@ def run_tune(options: argparse.Namespace) -> None:
     model, language_model = load_model(options.checkpoint), open_language_model(options.lm)
     check_alphabet(language_model, model.alphabet, options.lm)
     network = network_hash(model)
-    clips, skipped = hear(model, options)
-    if skipped:
+    found, skipped, _ = read_source(options.data, options.split)
+    texts = [clip.text for clip in found]
+    language = choose_language(options.lang, options.checkpoint, model.config.labels, texts)
+    neural = load_for(options.neural, model.alphabet, language.code) if options.neural else None
+    before = read_tuned(options.lm).get(network)
+    clips, problems = hear(model, found, language, options)
+    if skipped := [*skipped, *problems]:
         print(f"{len(skipped)} clips left out; the first: {skipped[0]}")
+    if warning := in_full_warning(in_full(language_model, clips.references), options.lm):
+        print(warning)
     tuning = search(model, clips, language_model, start)
     print(f"word error rate in %, {len(clips.references)} clips, beam {options.beam}\n{surface_table(tuning)}")
     print(verdict(tuning))
+    second = look_again(model, clips, language_model, tuning, neural, options) if neural else None
+    if before and before.neural and not second:
+        print("a neural model was tuned for the former search; add --neural to tune it again")
     greedy, searched = (total(counts).rate for counts in (tuning.greedy, tuning.searched))
     place = f"{options.data}, {options.split}"
-    tuned = Tuned(file_hash(options.lm), tuning.helps, tuning.settings, place, greedy, searched)
-    print(f"{save_tuned(options.lm, network, tuned)}: evaluate.py --lm {options.lm} finds it there")
+    tuned = Tuned(file_hash(options.lm), tuning.helps, tuning.settings, place, greedy, searched, second)
+    more = f" --neural {options.neural}" if options.neural else ""
+    print(f"{save_tuned(options.lm, network, tuned)}: evaluate.py --lm {options.lm}{more} finds it there")

@@ -36,9 +36,9 @@ class BeamSettings:
     count: int = 10  # best texts given back, at most
     alpha: float = 0.5  # weight of the language model
     beta: float = 1.0  # nats for each word; without a language model it does not count
-    unknown: float = -4.0  # nats for each word that the language model does not know, on top of its <unk>
+    unknown: float = -1.0  # nats for each word that the language model does not know, on top of its <unk>
     unknown_letter: float = -1.0  # nats for each letter of such a word, 0 or less
-    look_ahead: float = 0.5  # part of the best score among words that begin like the one being written, lent to it
+    look_ahead: float = 1.0  # part of the best score among words that begin like the one being written, lent to it
     closed: bool = False  # only words of the language model's vocabulary, and hot words, may be written
     label_threshold: float = -5.0  # ln; a label less probable is left out of a frame, unless it is its best
     beam_threshold: float = -10.0  # ln; a text this much worse than the best leaves the beam

@@ -47,6 +47,7 @@ LEVELS = (
         "metrics",
         "schedules",
         "interrupt",
+        "claim",
         "diagnosis",
         "commandline",
         "helptext",
@@ -110,6 +111,8 @@ LEVELS = (
         "letter_lm",
         "rescore",
         "tune_lm",
+        "tune_neural",
+        "tuned",
         "decoding",
         "writing",
     ),
@@ -123,7 +126,6 @@ LEVELS = (
         "keep",
         "watch",
         "checkup",
-        "neural_lm",
         "exhibits",
         "page_utterances",
         "page",
@@ -145,6 +147,7 @@ TOP = {
     "quartznet.tune_command": ("quartznet", "data"),
     "quartznet.lm_text": ("quartznet", "data"),
     "quartznet.lm_command": ("quartznet", "data"),
+    "quartznet.neural_lm": ("quartznet", "data"),
 }
 
 # The public ``model.transcribe(paths)`` lives far above the model, so it is imported inside that method only; and the

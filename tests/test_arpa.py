@@ -117,6 +117,19 @@ def test_scores_are_those_of_plain_recursion(tmp_path: Path, prune: tuple[int, .
         assert log10_scores(model, text) == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.parametrize("prune", [(), (0, 0, 1)])
+def test_lengths_of_what_scores_are_those_of_plain_search(tmp_path: Path, prune: tuple[int, ...]) -> None:
+    build_model(text_of("abcd", 60), tmp_path / "x.arpa", 4, prune)
+    plain, model = plain_model(tmp_path / "x.arpa"), read_arpa(tmp_path / "x.arpa")
+    for text in [*text_of("abcde", 40, seed=1), ""]:
+        words = ["<s>", *(word if word in "abcd" else "<unk>" for word in text.split()), "</s>"]
+        expected = [
+            max(n for n in range(1, 5) if n <= end and tuple(words[end - n : end]) in plain)
+            for end in range(2, len(words) + 1)
+        ]
+        assert model.matched(text.split()) == expected
+
+
 def test_scores_are_those_of_kenlm(tmp_path: Path) -> None:
     kenlm = pytest.importorskip("kenlm", reason="the package kenlm is not installed (extra [lm])")
     path = tmp_path / "a.arpa"

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quartznet.letter_lm import LetterLm, surprise_of
+from quartznet.alphabet import Alphabet
+from quartznet.letter_lm import LetterLm, load_for, surprise_of
 from quartznet.transformer_xl import TransformerConfig
 
 TINY = TransformerConfig(layers=2, channels=8, heads=2, memory=4, dropout=0.5)
@@ -166,3 +167,13 @@ def test_no_file_and_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "lm.pt").write_bytes(b"\\data\\\nngram 1=4\n")
     with pytest.raises(ValueError, match="cannot be read as a language model"):
         LetterLm.load(tmp_path / "lm.pt")
+
+
+def test_a_model_for_a_recogniser(tmp_path: Path) -> None:
+    random_model().save(tmp_path / "lm.pt")
+    for labels, lang in (("abñ ", "xx"), ("ab", "xx-YY"), ("ab", "XX_yy"), ("ab", None)):
+        assert load_for(tmp_path / "lm.pt", Alphabet(tuple(labels)), lang).lang == "xx"
+    with pytest.raises(ValueError, match=r"lm\.pt is a model of language xx, the network writes es; train one with"):
+        load_for(tmp_path / "lm.pt", Alphabet(("a",)), "es")
+    with pytest.raises(ValueError, match=r"lm\.pt \(language xx\) has no 'c' 'z', which the network writes"):
+        load_for(tmp_path / "lm.pt", Alphabet(tuple("zac")), None)

@@ -1,19 +1,15 @@
-"""Text files become sentences, and sentences streams in which every letter is read once an epoch."""
+"""Sentences become streams in which every letter is read once an epoch; some are held out."""
 
-import logging
 import math
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quartznet.letter_stream import LetterStream, hold_out, letter_bits, read_lines, rules_for, sentences_of
-from quartznet.text import find_language
+from quartznet.letter_stream import LetterStream, hold_out, letter_bits
 
 SENTENCES = [[0, 1], [2], [3, 4, 3], [1, 1, 1, 1]]
-SPANISH = find_language("es")
 
 
 def test_an_epoch_by_hand() -> None:
@@ -73,30 +69,3 @@ def test_bits_of_letters_alone() -> None:
     assert letter_bits(["a"], ["a"]) == pytest.approx(1.0)  # a and the end, once each
     expected = -(math.log2(2 / 5) + math.log2(1 / 5) + math.log2(2 / 5)) / 3  # a, b that was never seen, the end
     assert letter_bits(["a"], ["ab"]) == pytest.approx(expected)
-
-
-def test_lines_of_several_files_with_a_broken_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "a.txt").write_bytes("una línea\n".encode() + b"otra l\xednea\n")
-    (tmp_path / "b.jsonl").write_text('{"text": "tercera"}\n', encoding="utf-8")
-    lines = read_lines([tmp_path / "a.txt", tmp_path / "b.jsonl"])
-    assert lines == ["una línea", "otra l\ufffdnea", "tercera"]
-    assert "a.txt:2: bytes that are no UTF-8" in caplog.text
-
-
-def test_lines_become_sentences_and_losses_are_told(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    assert sentences_of(["¡Hola, señor!", "", "...", "東京 y 2"], SPANISH, "text") == ["hola señor", "y dos"]
-    assert "text: 2 sentences, 15 letters, 2 empty lines left out" in caplog.text
-    assert "of the letters are lost, such as" in caplog.text and "東" in caplog.text
-
-
-def test_text_of_another_script() -> None:
-    with pytest.raises(ValueError, match="holds a letter of Spanish"):
-        sentences_of(["привет"], SPANISH, "text")
-
-
-def test_a_language_without_rules_takes_its_letters_from_the_text(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    assert rules_for("xx", ["baca"]).labels == (" ", "a", "b", "c")
-    assert "out of the text: abc" in caplog.text
-    assert rules_for("es", []) == SPANISH

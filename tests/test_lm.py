@@ -8,7 +8,7 @@ import pytest
 
 from quartznet import lm
 from quartznet.alphabet import Alphabet
-from quartznet.arpa import ArpaModel, LanguageModel
+from quartznet.arpa import ArpaModel, LanguageModel, read_arpa
 from quartznet.kenlm_model import KenlmModel, has_kenlm
 from quartznet.lm import check_alphabet, open_language_model
 from quartznet.ngram import build_model
@@ -83,6 +83,13 @@ def test_kenlm_gives_the_same_scores(arpa: Path) -> None:
             assert score == pytest.approx(expected, abs=1e-5) and theirs.knows(word) == ours.knows(word)
         assert theirs.end(left) == pytest.approx(ours.end(right), abs=1e-5)
     assert not any(map(theirs.knows, ("<s>", "</s>", "<unk>")))
+
+
+@needs_kenlm
+def test_kenlm_matches_the_same_n_grams(arpa: Path) -> None:
+    theirs, ours = KenlmModel(arpa), read_arpa(arpa)
+    for text in (*TEXT, "sí mañana", ""):
+        assert theirs.matched(text.split()) == ours.matched(text.split())
 
 
 @needs_kenlm

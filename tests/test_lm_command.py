@@ -125,7 +125,7 @@ def test_a_text_of_nothing(place: Path, capsys: pytest.CaptureFixture) -> None:
 def test_a_text_that_is_none(place: Path, capsys: pytest.CaptureFixture) -> None:
     (place / "text.txt").write_bytes(b"\xff\xfe\n")
     assert build() == 2
-    assert "the first problem: text.txt:1: not UTF-8" in capsys.readouterr().err
+    assert "1 cannot be read; text.txt:1: not UTF-8" in capsys.readouterr().err
 
 
 def test_every_text_is_looked_for_before_the_work(place: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,12 +1,14 @@
-"""Files of every kind become sentences by the rules of a language, and what is lost is counted."""
+"""Files of every kind become sentences by the rules of a language, what is lost is counted, what leaks is found."""
 
 import gzip
 import json
+import logging
 from pathlib import Path
 
 import pytest
 
-from quartznet.lm_text import Text, normalized, raw_lines, rules
+from quartznet.leaks import LeakFinder
+from quartznet.lm_text import Text, leak_finders, leak_report, normalized, raw_lines, rules, without_leaks
 from quartznet.text import find_language
 
 SPANISH = find_language("es")
@@ -59,12 +61,51 @@ def test_files_that_are_not_there_or_break_off(tmp_path: Path) -> None:
         list(raw_lines(tmp_path / "a.jsonl", []))
 
 
-def test_rules(tmp_path: Path) -> None:
+def test_rules(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     (tmp_path / "a.txt").write_text("ħobż\n", encoding="utf-8")
-    assert rules(None, []) is None and rules("es", []) == SPANISH
+    assert rules(None, []) is None and rules("es", []) == SPANISH and caplog.text == ""
     assert set(rules("mt", [tmp_path / "a.txt"]).letters) == set("ħobż")  # Maltese has no rules here
+    assert "no alphabet is written down for mt; out of the text: boħż" in caplog.text
+
+
+def test_an_error_for_who_got_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("привет\n".encode() + b"se\xf1or\n")
+    sentences, text = read(tmp_path / "a.txt")
+    assert sentences == []
+    expected = (
+        r"nothing is left of the 1 lines of .*a\.txt \(1 cannot be read; .*a\.txt:2: not UTF-8.* is --lang right\?"
+    )
+    with pytest.raises(ValueError, match=expected):
+        raise text.nothing_left()
 
 
 def test_normalized_texts() -> None:
     assert normalized(["¡Hola!", "...", "a  b"], SPANISH) == ["hola", "a b"]
     assert normalized(["¡Hola!", " ", "a  b"], None) == ["¡Hola!", "a b"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Evaluation sentences
+
+
+def test_leaks_of_corpora_and_texts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    (tmp_path / "a.wav").touch()
+    clips = [{"audio_filepath": name, "text": "¡El gato bebe!"} for name in ("a.wav", "b.wav")]
+    manifest, dev = tmp_path / "test.jsonl", tmp_path / "dev.txt"
+    manifest.write_text("".join(json.dumps(clip) + "\n" for clip in clips), encoding="utf-8")
+    dev.write_text("La perra come.\nNada de eso.\n", encoding="utf-8")
+    finders = leak_finders([manifest], [dev], SPANISH)
+    assert "1 clips of" in caplog.text and "are not looked for; the first: " in caplog.text
+    assert [finder.sentences for finder in finders.values()] == [{"el gato bebe"}, {"la perra come", "nada de eso"}]
+    assert list(without_leaks(["el gato bebe", "otra cosa"], finders, leave_out=False)) == ["el gato bebe", "otra cosa"]
+    warning, none = leak_report(finders, leave_out=False)
+    assert warning.startswith(f"WARNING: 1 of 1 sentences of {manifest}")
+    assert none == f"no sentence of {dev} stands in the text"
+
+
+def test_leaks_left_out() -> None:
+    finders = {"dev": LeakFinder(["el gato bebe"])}
+    assert list(without_leaks(["el gato bebe", "otra cosa"], finders, leave_out=True)) == ["otra cosa"]
+    assert leak_report(finders, leave_out=True) == ["1 lines with sentences of dev were left out"]

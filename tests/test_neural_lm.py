@@ -1,5 +1,6 @@
 """The training of a language model learns, repeats itself, goes on to the bit, and says what is wrong."""
 
+import json
 import os
 import signal
 from dataclasses import replace
@@ -146,7 +147,9 @@ def test_from_text_to_a_figure(tmp_path: Path, capsys: pytest.CaptureFixture) ->
     out = tmp_path / "made" / "lm.pt"
     assert main(["train", str(tmp_path / "a.txt"), "--lang", "es", "--out", str(out), *FAST.split()]) == 0
     shown = capsys.readouterr().out
-    assert "text: 3 sentences" in shown and "1 empty lines left out" in shown and "step 4 of 4: dev" in shown
+    assert (
+        "text: 3 sentences, 35 letters\nSpanish (es)" in shown and "3 -> tres" in shown and "step 4 of 4: dev" in shown
+    )
     assert all(len(line) <= 80 for line in shown.splitlines() if str(tmp_path) not in line)
     model = LetterLm.load(out)
     assert model.lang == "es" and "ñ" in model.alphabet.labels and model.score(["bebe agua tres veces"])[0] < 0
@@ -164,11 +167,31 @@ def test_a_dev_text_of_its_own_and_a_language_without_rules(tmp_path: Path, caps
     assert main(["score", str(tmp_path / "lm.pt"), str(tmp_path / "dev.tsv"), "--device", "cpu"]) == 0
 
 
+@pytest.mark.parametrize("more", [[], ["--leave-out"]])
+def test_evaluation_sentences_in_the_text(tmp_path: Path, capsys: pytest.CaptureFixture, more: list[str]) -> None:
+    (tmp_path / "a.txt").write_text("¡El gato bebe agua!\nla perra come pan\notra cosa\n", encoding="utf-8")
+    (tmp_path / "a.wav").touch()
+    clip = {"audio_filepath": "a.wav", "text": "el gato bebe agua"}
+    (tmp_path / "test.jsonl").write_text(json.dumps(clip), encoding="utf-8")
+    (tmp_path / "dev.txt").write_text("La perra come pan.\n", encoding="utf-8")
+    words = ["--against", str(tmp_path / "test.jsonl"), "--dev", str(tmp_path / "dev.txt"), *more]
+    out = str(tmp_path / "lm.pt")
+    assert main(["train", str(tmp_path / "a.txt"), "--lang", "es", "--out", out, *words, *FAST.split()]) == 0
+    shown = capsys.readouterr().out
+    letters = len("otra cosa") + 1 if more else 46
+    assert f"an epoch is {-(-(letters // 2) // 8)} steps" in shown  # two rows, eight letters of each in a step
+    for name in ("test.jsonl", "dev.txt"):
+        left_out = f"1 lines with sentences of {tmp_path / name} were left out"
+        assert (left_out if more else f"WARNING: 1 of 1 sentences of {tmp_path / name}") in shown
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("train no.txt --lang es --out lm.pt", "there is no file no.txt"),
-        ("train empty.txt --lang es --out lm.pt", "empty.txt holds no text"),
+        ("train no.txt --lang es --out lm.pt", "there is no text no.txt"),
+        ("train empty.txt --lang es --out lm.pt", "nothing is left of the 0 lines of empty.txt"),
+        ("train one.txt --lang ru --out lm.pt", "nothing is left of the 1 lines of one.txt; is --lang right?"),
+        ("train one.txt --lang es --out lm.pt --against no", "there is no no"),
         ("train one.txt --lang es --out lm.pt", "at least two different sentences"),
         ("train one.txt --lang english --out lm.pt", "no language code"),
         ("train one.txt --dev one.txt --lang es --out lm.pt --batch 99", "has 5 letters for 99 rows"),

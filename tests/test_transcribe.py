@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import tones
 import torch
+from test_decoding import neural_file
 from tiny_lm import arpa
 
 import quartznet
@@ -35,6 +36,18 @@ def test_texts_on_the_screen(folder: Path, capsys: pytest.CaptureFixture) -> Non
     printed = capsys.readouterr()
     texts = quartznet.load_model("c.nemo").transcribe(["a.mp3", "b.wav"])
     assert printed.out.split() == f"== a.mp3 {texts[0]} == b.wav {texts[1]}".split() and printed.err == ""
+
+
+def test_a_second_look_by_a_neural_model(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    words = ["a.mp3", "--checkpoint", "c.nemo", "--neural", "lm.pt"]
+    neural_file(folder / "lm.pt", lang="xx")  # nobody knows the language of a NeMo file
+    assert main([*words, "--beam", "8", "--gamma", "2", "--beta", "0"]) == 0
+    assert capsys.readouterr().out.strip()
+    neural_file(folder / "lm.pt", labels=" abc")
+    for more, message in ((["--beam", "8"], "has no 'd', which the network writes"), ([], "add --lm FILE or --beam N")):
+        assert main([*words, *more]) == 2
+        shown = capsys.readouterr().err
+        assert message in shown and shown.count("\n") == 1
 
 
 @pytest.mark.parametrize("kind", ["txt", "json", "srt", "vtt", "ctm"])

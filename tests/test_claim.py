@@ -1,0 +1,49 @@
+"""quartznet.claim: a second training in the same folder is refused, a later one is not."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from quartznet import claim
+from quartznet.claim import claimed
+
+OTHER = """
+import sys
+from pathlib import Path
+from quartznet.claim import claimed
+with claimed(Path(sys.argv[1])):
+    print("claimed", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_belongs_to_one_process_until_it_ends(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "es"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", OTHER, str(folder)], **pipes) as other:
+        assert other.stdout.readline() == b"claimed\n"
+        with pytest.raises(ValueError, match=r"another training is running in .*es; wait for it"), claimed(folder):
+            pass
+        with claimed(tmp_path / "runs" / "it"):  # another folder
+            pass
+        other.kill()
+    with claimed(folder):
+        pass
+    with claimed(folder):  # and again
+        pass
+
+
+def test_file_systems_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(claim.fcntl, "flock", refuse)
+    with claimed(tmp_path):
+        assert "cannot be locked (No locks available)" in caplog.text
+    monkeypatch.setattr(claim, "fcntl", None)
+    with claimed(tmp_path / "windows"):
+        assert not (tmp_path / "windows").exists()
