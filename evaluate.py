@@ -77,9 +77,7 @@ def ratios(text: str) -> tuple[float, ...]:
 
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line; raises ValueError for what is missing or unknown."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], allow_abbrev=False, exit_on_error=False, usage="evaluate.py [options]"
-    )
+    parser = commandline.Parser(description=__doc__.split("\n")[0], allow_abbrev=False, usage="evaluate.py [options]")
     parser.add_argument("--checkpoint", help="file or run folder (its best): ours, .nemo, .ckpt, .pt pair")
     parser.add_argument("--data", help="manifest, Common Voice folder or archive, or folder of clips")
     parser.add_argument("--split", choices=("train", "dev", "test", "all"), help="test, or all of a single manifest")
@@ -107,11 +105,18 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         if getattr(options, name) is None:
             raise ValueError(f"--{name} is missing; evaluate.py --checkpoint CHECKPOINT --data PATH")
     decoding.check_options(options)
+    for name in ("worst", "show", "workers"):
+        if getattr(options, name) < 0:
+            raise ValueError(f"--{name} is a number from 0 on, got {getattr(options, name)}")
+    if not 0 < options.batch_seconds < math.inf:
+        raise ValueError(f"--batch-seconds must be above 0 and finite, got {options.batch_seconds:g}")
     if options.snr is not None and options.noise is None:
         raise ValueError("--snr says how loud the noise is, and there is none; give --noise FOLDER")
     for name, file in (("json", options.json), ("report", options.report)):  # better now than after an hour
         if file and not Path(file).absolute().parent.is_dir():
             raise ValueError(f"--{name} {file}: there is no folder {Path(file).parent}; make it first")
+        if file and Path(file).is_dir():
+            raise ValueError(f"--{name} {file} is a folder; name a file")
     return options
 
 
@@ -327,7 +332,7 @@ def evaluate(options: argparse.Namespace) -> None:
     result = evaluate_texts(
         *zip(*((row.name, row.reference, row.hypothesis) for row in rows), strict=True), mean_loss(rows)
     )
-    audio = sum(clip.duration for clip in clips)
+    audio = sum(clip.duration for clip in evaluated(clips, rows))
     print(f"{audio / 60:.1f} minutes of audio in {seconds:.1f} s ({audio / seconds:.0f} times real time)\n")
     print(evaluation_table(result, options.worst))
     if options.show:
@@ -350,24 +355,12 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.json:
         extra = {**told, "data": options.data, "lang": language.code, "skipped": skipped}
         text = json.dumps({**evaluation_json(result), **extra, **more}, ensure_ascii=False, indent=1)
-        Path(options.json).write_text(text + "\n", encoding="utf-8")
+        Path(options.json).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 something to correct (one line on stderr)."""
-    try:
-        with commandline.messages_on_screen():
-            evaluate(read_options(arguments))
-    except torch.OutOfMemoryError:
-        print("error: the GPU's memory is full; lower --batch-seconds", file=sys.stderr)
-        return 2
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("aborted", file=sys.stderr)
-        return 130
-    return 0
+    return commandline.run(lambda: evaluate(read_options(arguments)))
 
 
 if __name__ == "__main__":

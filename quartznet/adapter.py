@@ -189,7 +189,7 @@ def run(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 something to correct (one line on stderr)."""
-    parser = argparse.ArgumentParser(prog="python -m quartznet.adapter", description=__doc__.split("\n")[0])
+    parser = commandline.Parser(prog="python -m quartznet.adapter", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="save | apply | show")
     save = commands.add_parser("save", help="what a run changed, as a small file")
     save.add_argument("run", help="run folder of train.py")
@@ -200,13 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     apply.add_argument("adapter", help="file of save")
     apply.add_argument("out", help="checkpoint to write")
     commands.add_parser("show", help="what is inside").add_argument("adapter", help="file of save")
-    try:
-        with commandline.messages_on_screen():
-            run(parser.parse_args(arguments))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return commandline.run(lambda: run(commandline.parse(parser, arguments)))
 
 
 if __name__ == "__main__":

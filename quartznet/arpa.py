@@ -32,6 +32,7 @@ State = Hashable  # of a model: what it remembers of the words so far
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
 LOG_10 = math.log(10.0)
 NEVER = -100.0  # log10 of a probability or weight of 0, and of P(<unk>) where it is not listed, as in KenLM
+LARGEST = 100.0  # log10 of a back-off weight; one that is above 10 already says that the model is no estimate
 BINARY = b"mmap lm http://kheafield.com/code"  # how a KenLM binary begins
 ROOT = 0  # the state without context
 
@@ -186,7 +187,7 @@ class _Reader:
         if line.removeprefix("\ufeff") != "\\data\\":
             raise self.wrong(f"{line[:40]!r} where \\data\\ should be, so this is no ARPA file")
         counts: list[int] = []
-        while match := re.fullmatch(r"ngram (\d+)\s*=\s*(\d+)", line := self.next().strip()):
+        while match := re.fullmatch(r"ngram ([0-9]+)\s*=\s*([0-9]{1,18})", line := self.next().strip()):
             if int(match[1]) != len(counts) + 1:
                 raise self.wrong(f"{line!r} where the count of {len(counts) + 1}-grams should be")
             counts.append(int(match[2]))
@@ -219,8 +220,10 @@ class _Reader:
             raise self.wrong(f"{line[:60]!r} is no {order}-gram with its probability") from None
         if len(parts) > 3 or words.count(" ") != order - 1 or not words:
             raise self.wrong(f"{line[:60]!r} is no {order}-gram with its probability")
-        if not (-math.inf <= log_prob <= 0.0 and -math.inf <= backoff < math.inf):
-            raise self.wrong(f"{line[:60]!r}: a log10 probability is at most 0, and a back-off weight finite")
+        if not (-math.inf <= log_prob <= 0.0 and -math.inf <= backoff <= LARGEST):
+            raise self.wrong(
+                f"{line[:60]!r}: a log10 probability is at most 0, that of a back-off weight at most {LARGEST:g}"
+            )
         return max(log_prob, NEVER), words, max(backoff, NEVER)
 
 
@@ -341,25 +344,29 @@ def entry(log_prob: float, words: str, backoff: float | None) -> str:
 def write_arpa(path: str | Path, counts: Sequence[int], sections: Iterable[Iterable[str]]) -> None:
     """Writes a model, gzip where the name ends in .gz; ``sections``: for each order, its lines from ``entry``.
 
-    The file appears when it is whole.
+    The file appears when it is whole; where that fails, nothing is left of it.
 
     Raises:
         ValueError: a section has not as many lines as ``counts`` says.
     """
     path = Path(path)
     part = path.with_name(f"{path.name}.part")
-    with (
-        gzip.open(part, "wt", encoding="utf-8", newline="\n")
-        if path.suffix == ".gz"
-        else open(part, "w", encoding="utf-8", newline="\n") as file
-    ):
-        file.write("\\data\\\n" + "".join(f"ngram {order}={count}\n" for order, count in enumerate(counts, 1)))
-        for order, (count, lines) in enumerate(zip(counts, sections, strict=True), 1):
-            file.write(f"\n\\{order}-grams:\n")
-            written = 0
-            for written, line in enumerate(lines, 1):  # noqa: B007
-                file.write(line)
-            if written != count:
-                raise ValueError(f"{written:,} {order}-grams were given for {path}, and {count:,} announced")
-        file.write("\n\\end\\\n")
-    part.replace(path)
+    try:
+        with (
+            gzip.open(part, "wt", encoding="utf-8", newline="\n")
+            if path.suffix == ".gz"
+            else open(part, "w", encoding="utf-8", newline="\n") as file
+        ):
+            file.write("\\data\\\n" + "".join(f"ngram {order}={count}\n" for order, count in enumerate(counts, 1)))
+            for order, (count, lines) in enumerate(zip(counts, sections, strict=True), 1):
+                file.write(f"\n\\{order}-grams:\n")
+                written = 0
+                for written, line in enumerate(lines, 1):  # noqa: B007
+                    file.write(line)
+                if written != count:
+                    raise ValueError(f"{written:,} {order}-grams were given for {path}, and {count:,} announced")
+            file.write("\n\\end\\\n")
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

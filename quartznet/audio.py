@@ -10,11 +10,11 @@ frames more than there are. So headers are compared with what is there, with a t
 
 import io
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import soundfile
 import soxr
 import torch
@@ -26,6 +26,7 @@ from quartznet.ffmpeg import HEAD, container, decode
 RATES = (2000, 1_000_000)  # Hz, of files; speech at less is not intelligible, and a header that says more is broken
 MOST_FRAMES = 2**48  # libsndfile says 2^63 - 1 where a flac header leaves its length out
 TOLERANCE = 0.1  # seconds that a header may promise in excess; sound mp3 files reach 0.05
+LARGEST = 1e15  # a sample; float files may go beyond 1, but the features of more than this overflow
 ROUNDED = 0.05  # seconds by which a manifest's duration of a whole clip may fall short of it
 
 
@@ -82,8 +83,11 @@ def _opened(
     if kind:
         content = decode(path, content, name, kind)
         size, head = len(content), content[:HEAD]
+    if content is None and path.suffix.lower() == ".raw":  # soundfile would ask for a rate, whatever is in it
+        content = path.read_bytes()
+    plain = os.fsencode(path) if os.name == "posix" else path  # soundfile refuses str that is no UTF-8
     try:
-        with reader(path if content is None else io.BytesIO(content)) as file:
+        with reader(plain if content is None else io.BytesIO(content)) as file:
             _check_header(file, name, size, head)
             yield file, name
     except soundfile.LibsndfileError as error:
@@ -156,15 +160,24 @@ def _decoded(file: soundfile.SoundFile, name: str, offset: float, duration: floa
     return samples
 
 
+def _check_samples(samples: Tensor, name: str) -> None:
+    """Raises ValueError for NaN, infinity and what is no sound; one product tells, a tenth of the cost of looks."""
+    flat = samples.reshape(-1)
+    if torch.dot(flat, flat) < LARGEST**2:
+        return
+    if not torch.isfinite(flat).all():
+        raise ValueError(f"{name} holds samples that are NaN or infinite; export it again or take it out")
+    if (largest := flat.abs().max()) > LARGEST:
+        raise ValueError(f"{name} holds samples as large as {largest:.0e}, and sound lies within 1; export it again")
+
+
 def decode_audio(
     path: str | Path, offset: float = 0.0, duration: float | None = None, span: tuple[int, int] | None = None
 ) -> tuple[Tensor, int]:
     """(frames, channels) float32 and the sample rate of a clip as the file holds it; see ``read_audio``."""
     with _opened(path, span) as (file, name):
         samples, rate = _decoded(file, name, offset, duration), file.samplerate
-    # One NaN or infinity makes the sum one, and a sum costs a tenth of a look at each sample; loud noise may overflow.
-    if not math.isfinite(samples.sum().item()) and not torch.isfinite(samples).all():
-        raise ValueError(f"{name} holds samples that are NaN or infinite; export it again or take it out")
+    _check_samples(samples, name)
     return samples, rate
 
 
@@ -222,9 +235,8 @@ def audio_blocks(path: str | Path, sample_rate: int = 16000, seconds: float = 30
         while True:
             samples = file.read(max(1, round(seconds * rate)), dtype="float32", always_2d=True)
             seen += len(samples)
-            if not np.isfinite(samples.sum()) and not np.isfinite(samples).all():
-                raise ValueError(f"{name} holds samples that are NaN or infinite; export it again or take it out")
             block = torch.from_numpy(samples)
+            _check_samples(block, name)
             block = block[:, 0] if block.shape[1] == 1 else block.mean(dim=1)
             is_last = len(samples) == 0
             if stream is not None:

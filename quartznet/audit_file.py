@@ -7,15 +7,14 @@ The surprise: the file is read as bytes and parted at line feeds only. Python's 
 control characters too, and every line number behind one of them would be wrong.
 """
 
-import argparse
 import csv
 import json
-import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from quartznet import commandline
 from quartznet.audit import Audit, audit, columns_of, cut, padded, visible
 from quartznet.faults import BYTE_ORDER_MARK, Fault, FaultFinder
 from quartznet.text import find_language, language_from_texts
@@ -143,22 +142,22 @@ def audit_file(path: Path, lang: str, name: str | None = None) -> tuple[Audit, l
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 fine, 1 too many letters lost, 2 something to correct (one line on stderr)."""
-    parser = argparse.ArgumentParser(prog="python -m quartznet.text", description="Looks at the texts of a corpus.")
+    parser = commandline.Parser(prog="python -m quartznet.text", description="Looks at the texts of a corpus.")
     command = parser.add_subparsers(dest="command", required=True).add_parser("audit", help="what would be lost, where")
     command.add_argument("file", type=Path, help="plain text, a manifest (.json, .jsonl) or a table (.tsv, .csv)")
     command.add_argument("--lang", required=True, help="code of the language, such as es, pt-BR or ru-fold")
     command.add_argument("--field", help=f"field or column of the text; without it one of {', '.join(FIELDS)}")
-    options = parser.parse_args(arguments)
-    try:
+
+    def work() -> int:
+        options = commandline.parse(parser, arguments)
         result, faults = audit_file(options.file, options.lang, options.field)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(result.table())
-    print("\n".join(["", "faults", *fault_lines(faults)] if faults else ["", "no faults"]))
-    try:
-        result.check()
-    except ValueError as error:
-        print(f"\n{textwrap.fill(str(error), 80, break_on_hyphens=False)}")
-        return 1
-    return 0
+        print(result.table())
+        print("\n".join(["", "faults", *fault_lines(faults)] if faults else ["", "no faults"]))
+        try:
+            result.check()
+        except ValueError as error:
+            print(f"\n{textwrap.fill(str(error), 80, break_on_hyphens=False)}")
+            return 1
+        return 0
+
+    return commandline.run(work)

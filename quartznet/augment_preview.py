@@ -9,7 +9,6 @@ below them the same with the masks of training. Each title names what was drawn.
 The surprise: the settings are those of a training run, so ``settings.yaml`` of a run folder shows what that run heard.
 """
 
-import argparse
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -80,20 +79,20 @@ def draw(copies: Sequence[Copy], path: Path, name: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line, see the module's docstring; 0, or 2 after one line about what was wrong."""
-    parser = argparse.ArgumentParser(
+    parser = commandline.Parser(
         prog="python -m quartznet.augment_preview",
         usage="python -m quartznet.augment_preview CLIP --out FOLDER\n"
         "                       [--config FILE.yaml] [--augment.NAME VALUE] ...",
         description="Writes augmented copies of a clip, and their spectrograms as a PNG.",
         allow_abbrev=False,
-        exit_on_error=False,
         add_help=False,  # add_settings brings its own
     )
     parser.add_argument("clip", metavar="CLIP", help="a sound file")
     parser.add_argument("--config", metavar="FILE.yaml", help="settings of a run; options here have priority")
     parser.add_argument("--copies", type=int, default=4, help="augmented versions (4)")
     commandline.add_settings(parser, TrainSettings, {})
-    try:
+
+    def work() -> None:
         options = commandline.parse(parser, arguments)
         if not 1 <= options.copies <= 20:
             raise ValueError(f"--copies must be 1 to 20, got {options.copies}")
@@ -102,18 +101,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError("--out is missing: the folder for the sounds and the picture")
         settings = from_dict(TrainSettings, mapping)
         copies = make_copies(read_audio(options.clip, SAMPLE_RATE), settings, options.copies)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    out = Path(settings.out)
-    out.mkdir(parents=True, exist_ok=True)
-    for number, copy in enumerate(copies):
-        name = f"after-{number}.flac" if number else "before.flac"
-        soundfile.write(out / name, copy.signal.clamp(-1, 1).numpy(), SAMPLE_RATE)
-        print(f"{name:<14}{len(copy.signal) / SAMPLE_RATE:6.2f} s  {copy.title}")
-    draw(copies, out / "preview.png", Path(options.clip).name)
-    print(f"picture: {out / 'preview.png'}")
-    return 0
+        out = Path(settings.out)
+        out.mkdir(parents=True, exist_ok=True)
+        for number, copy in enumerate(copies):
+            name = f"after-{number}.flac" if number else "before.flac"
+            soundfile.write(out / name, copy.signal.clamp(-1, 1).numpy(), SAMPLE_RATE)
+            print(f"{name:<14}{len(copy.signal) / SAMPLE_RATE:6.2f} s  {copy.title}")
+        draw(copies, out / "preview.png", Path(options.clip).name)
+        print(f"picture: {out / 'preview.png'}")
+
+    return commandline.run(work)
 
 
 if __name__ == "__main__":

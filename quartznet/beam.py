@@ -117,7 +117,8 @@ class BeamDecoder:
             lengths: (batch,) valid frames; later ones are not read.
 
         Raises:
-            ValueError: if log_probs have another number of labels, or a frame gives no label a probability (NaN).
+            ValueError: if log_probs have another number of labels, a frame gives no label a probability (NaN), or the
+                weights are so large that e to their power is no number.
         """
         size, settings = self.alphabet.blank + 1, self.settings
         if log_probs.dim() != 3 or log_probs.shape[2] != size:
@@ -125,6 +126,17 @@ class BeamDecoder:
                 f"log_probs must be (batch, time, {size}): the alphabet has {size - 1} labels and the blank; "
                 f"got {tuple(log_probs.shape)}"
             )
+        try:
+            return self._found(log_probs, lengths)
+        except OverflowError as error:
+            raise ValueError(
+                f"alpha {settings.alpha:g}, beta {settings.beta:g}, back-off weights of the model, or hot words that "
+                "end together, are too large to count with; lower them"
+            ) from error
+
+    def _found(self, log_probs: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
+        """``__call__`` for what has the right shape."""
+        size, settings = self.alphabet.blank + 1, self.settings
         worth, ratio, results = self.worth.for_search(), math.exp(settings.beam_threshold), []
         beta = settings.beta if self.has_scorer else 0.0
         for frames, log_scale in read_frames(log_probs, lengths, self.alphabet.blank, settings.label_threshold):

@@ -12,11 +12,16 @@ no line here. ``--help`` lists it, and says of it what the source of the datacla
 import argparse
 import dataclasses
 import difflib
+import io
 import logging
+import re
 import sys
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn, TextIO
+
+import torch
 
 from quartznet.helptext import settings_help
 from quartznet.settings import load_yaml, override
@@ -68,6 +73,20 @@ def add_settings(parser: argparse.ArgumentParser, kind: type, short_names: Names
         )
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser, its subcommands included, that raises ValueError where argparse prints its usage and exits."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; --help says more")
+
+
+def _flags(parser: argparse.ArgumentParser) -> set[str]:
+    """All options, those of subcommands too."""
+    inner = [action.choices.values() for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    own = {flag for action in parser._actions for flag in action.option_strings}
+    return own.union(*(_flags(command) for commands in inner for command in commands))
+
+
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
     """``parser.parse_args`` whose errors are one line.
 
@@ -79,17 +98,50 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from error
     if unknown:
-        known = sorted(flag for action in parser._actions for flag in action.option_strings)
-        near = difflib.get_close_matches(unknown[0].split("=")[0], known, n=3, cutoff=0.6)
+        near = difflib.get_close_matches(unknown[0].split("=")[0], sorted(_flags(parser)), n=3, cutoff=0.6)
         hint = f"did you mean {' or '.join(near)}?" if near else "--help lists all options"
         raise ValueError(f"unknown option {unknown[0]}; {hint}")
     return options
 
 
+def run(work: Callable[[], int | None], memory: str = "--batch-seconds", log: TextIO | None = None) -> int:
+    """The exit status of a command that is done by ``work``: its own, None is 0; 2 something to correct; 130 Ctrl-C.
+
+    What there is to correct is one line on stderr. Names of files that are no UTF-8 are shown with escapes.
+
+    Args:
+        work: reads the command line and does all the rest; may raise ValueError, OSError.
+        memory: what to lower where the GPU's memory is full.
+        log: where the messages of the packages go; stdout if left out.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        with messages_on_screen(log):
+            return work() or 0
+    except torch.OutOfMemoryError:
+        told = f"error: the GPU's memory is full; lower {memory}"
+    except (ValueError, OSError) as error:
+        told = f"error: {_one_line(error)}"
+    except KeyboardInterrupt:
+        print("aborted", file=sys.stderr)
+        return 130
+    print(told, file=sys.stderr)
+    return 2
+
+
+def _one_line(error: Exception) -> str:
+    """What an error says, without Python's numbers: ``x/a.txt: No space left on device``."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return re.sub(r"\s*\n\s*", " ", str(error).strip())
+
+
 @contextmanager
-def messages_on_screen() -> Iterator[None]:
-    """Inside the ``with`` block, what the packages log is printed to stdout, line by line."""
-    root, handler = logging.getLogger(), logging.StreamHandler(sys.stdout)
+def messages_on_screen(log: TextIO | None = None) -> Iterator[None]:
+    """Inside the ``with`` block, what the packages log is printed to ``log``, or stdout, line by line."""
+    root, handler = logging.getLogger(), logging.StreamHandler(sys.stdout if log is None else log)
     level = root.level
     root.addHandler(handler)
     root.setLevel(logging.INFO)

@@ -12,6 +12,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
+from itertools import accumulate, pairwise
 
 from torch import Tensor
 
@@ -165,16 +166,33 @@ def choose_decode(
     return decode, entries
 
 
+def _spread(texts: Sequence[str], over: Sequence[Word]) -> list[Word]:
+    """Words in the time of others, each for its share of the letters, as sure as the least sure of them."""
+    start, length, sure = over[0].start, over[-1].end - over[0].start, min(word.confidence for word in over)
+    letters = list(accumulate(map(len, texts), initial=0))
+    edges = [start + length * count / letters[-1] for count in letters]
+    return [Word(text, *times, sure) for text, times in zip(texts, pairwise(edges), strict=True)]
+
+
 def shown_words(words: Sequence[Word], shown: str) -> list[Word]:
-    """Words in time, with custom words as they are written; each stretch that differs becomes one word."""
-    texts, wanted, found = [word.text for word in words], shown.split(), []
+    """Words in time, with custom words as they are written; where they differ, they share the time of the stretch.
+
+    ``shown`` may have more words than were heard ("bbc" is "B B C"); one without a time of its own shares that of the
+    word before it, at the beginning that of the word after it. None is lost.
+    """
+    texts, wanted, found, waiting = [word.text for word in words], shown.split(), [], []
     for kind, first, last, begin, end in SequenceMatcher(None, texts, wanted, autojunk=False).get_opcodes():
-        run = words[first:last]
-        if kind == "equal":
-            found += run
-        elif run and begin < end:
-            sure = min(word.confidence for word in run)
-            found.append(Word(" ".join(wanted[begin:end]), run[0].start, run[-1].end, sure))
+        run, new = list(words[first:last]), wanted[begin:end]
+        if not run and found:
+            run, new = [found[-1]], [found.pop().text, *new]
+        if not run:
+            waiting = new
+        elif kind == "equal":
+            found += (_spread([*waiting, new[0]], run[:1]) if waiting else run[:1]) + run[1:]
+            waiting = []
+        elif new:
+            found += _spread([*waiting, *new], run)
+            waiting = []
     return found
 
 

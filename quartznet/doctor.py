@@ -284,20 +284,13 @@ def report(finding: Finding) -> Finding:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 nothing to correct, 1 a fault was found, 2 it could not look (one line on stderr)."""
-    try:
-        with commandline.messages_on_screen():
-            logging.getLogger().setLevel(logging.WARNING)  # the findings say what there is to say
-            findings = examine(read_options(arguments, __doc__.split("\n")[0], USAGE))
-    except torch.OutOfMemoryError:
-        print("error: the GPU's memory is full; lower --data.batch_seconds", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("aborted", file=sys.stderr)
-        return 130
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return int(any(finding.level == "fault" for finding in findings))
+
+    def work() -> int:
+        logging.getLogger().setLevel(logging.WARNING)  # the findings say what there is to say
+        findings = examine(read_options(arguments, __doc__.split("\n")[0], USAGE))
+        return int(any(finding.level == "fault" for finding in findings))
+
+    return commandline.run(work, memory="--data.batch_seconds")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ The surprise: unspelled parts decide. With a weight of 10 every word that begins
 a thousand phrases begin like everything; docs/speed.md has what that costs.
 """
 
+import logging
 import re
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -29,6 +30,10 @@ from pathlib import Path
 from quartznet.alphabet import Alphabet
 from quartznet.text import Language
 
+logger = logging.getLogger(__name__)
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+NUMBER = re.compile(r" [-+]?[0-9]+([.,][0-9]+)?$")
 WEIGHT = 6.0  # of a phrase without one
 MOST = 100.0  # a larger weight would win against any sound
 
@@ -60,6 +65,8 @@ def _entry(line: str, alphabet: Alphabet, language: Language | None) -> HotWord:
     if len(columns) > 3 or not columns[0]:
         raise ValueError("expected a phrase, a weight and spellings, with tabs between")
     phrase, weight_text, sounds = [*columns, "", ""][:3]
+    if CONTROL.search(phrase):
+        raise ValueError(f"{phrase!r} has control characters, which a terminal would obey")
     try:
         weight = float(weight_text) if weight_text else WEIGHT
     except ValueError:
@@ -88,7 +95,7 @@ def read_hotwords(path: str | Path, alphabet: Alphabet, language: Language | Non
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: ``file:line`` and what is wrong there: a weight that is no number, letters outside of the alphabet,
-            too many columns, an entry for the second time; or a file without entries.
+            control characters, too many columns, an entry for the second time; or a file without entries.
     """
     path = Path(path)
     if not path.is_file():
@@ -98,6 +105,7 @@ def read_hotwords(path: str | Path, alphabet: Alphabet, language: Language | Non
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: is not UTF-8 text ({error.reason}); save it as UTF-8") from None
     entries: dict[str, HotWord] = {}
+    untabbed: list[str] = []
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -108,8 +116,15 @@ def read_hotwords(path: str | Path, alphabet: Alphabet, language: Language | Non
         except ValueError as error:
             raise ValueError(f"{path}:{number}: {error}") from None
         entries[entry.phrase] = entry
+        untabbed += [] if "\t" in line else [entry.phrase]
     if not entries:
         raise ValueError(f"{path}: no hot words in it; one phrase a line is expected")
+    numbers = [phrase for phrase in untabbed if NUMBER.search(phrase)]
+    if numbers:
+        logger.warning(
+            "%s: %d phrases end in a number and no tab stands before it, the first %r; a weight stands behind a tab",
+            *(path, len(numbers), numbers[0]),
+        )
     return list(entries.values())
 
 

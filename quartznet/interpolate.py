@@ -201,7 +201,7 @@ def amount(text: str) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 something to correct (one line on stderr)."""
-    parser = argparse.ArgumentParser(prog="python -m quartznet.interpolate", description=__doc__.split("\n")[0])
+    parser = commandline.Parser(prog="python -m quartznet.interpolate", description=__doc__.split("\n")[0])
     parser.add_argument("tuned", help="run folder of train.py --init, or its best.pt")
     parser.add_argument(
         "--data", required=True, help="corpus of the new language: train for batch norm, dev for scores"
@@ -214,13 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--alpha", type=share, help="save this one instead")
     parser.add_argument("--lang", help="text rules; those of the run when left out")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    try:
-        with commandline.messages_on_screen():
-            run(parser.parse_args(arguments))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return commandline.run(lambda: run(commandline.parse(parser, arguments)))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def open_language_model(path: str | Path) -> LanguageModel:
         return read_arpa(path)
     try:
         return KenlmModel(path)
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:  # the second where KenLM quotes bytes of the file
         if is_binary(path):
             raise ValueError(f"{path} is no KenLM binary that the installed kenlm reads: {error}") from error
         model = read_arpa(path)  # says in which line the fault is

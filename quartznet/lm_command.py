@@ -11,7 +11,6 @@ sentences of ``--dev`` are looked for in the text as well, since a perplexity of
 
 import argparse
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -33,6 +32,18 @@ from quartznet.tune_command import add_tune
 def estimate(sentences: Iterator[str], options: argparse.Namespace) -> None:
     """Writes the ARPA file, by lmplz or by ourselves, and says which, how long it took and how large it is."""
     program, begin = None if options.own else shutil.which("lmplz"), time.monotonic()
+    try:
+        _estimate(program, sentences, options)
+    except OSError as error:  # NumPy says of a full disk "816 requested and 0 written"
+        if " requested and " not in str(error):
+            raise
+        raise OSError(f"{options.out} cannot be written: is the disk full? ({error})") from error
+    counts = "".join(f"{order:>2}-grams {count:>14,}\n" for order, count in enumerate(read_counts(options.out), 1))
+    print(f"{counts}{options.out}: {Path(options.out).stat().st_size / 1e6:.1f} MB, {time.monotonic() - begin:.0f} s")
+
+
+def _estimate(program: str | None, sentences: Iterator[str], options: argparse.Namespace) -> None:
+    """By lmplz, ``program``, or where there is none by ourselves."""
     if program:
         print(f"estimating with {program}", flush=True)
         for line in run_lmplz(program, sentences, options.out, options.order, options.prune):
@@ -43,15 +54,23 @@ def estimate(sentences: Iterator[str], options: argparse.Namespace) -> None:
         print(f"{summary.sentences:,} sentences, {summary.tokens:,} words, {summary.types:,} different ones")
         if fallback := [str(order.order) for order in summary.orders if order.is_fallback]:
             print(f"too little text for the discounts of order {', '.join(fallback)}: 0.5, 1, 1.5 taken")
-    counts = "".join(f"{order:>2}-grams {count:>14,}\n" for order, count in enumerate(read_counts(options.out), 1))
-    print(f"{counts}{options.out}: {Path(options.out).stat().st_size / 1e6:.1f} MB, {time.monotonic() - begin:.0f} s")
+
+
+def check_out(out: str, texts: Sequence[str]) -> None:
+    """Raises ValueError where a model cannot be written, or would take the place of a text."""
+    path = Path(out)
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise ValueError(f"--out {out} is a folder; name a file, such as {path / 'es.arpa'}")
+    if any(path.exists() and Path(text).exists() and path.samefile(text) for text in texts):
+        raise ValueError(f"--out {out} is one of the texts, which the model would replace; give it another name")
 
 
 def run_build(options: argparse.Namespace) -> None:
     """Raises ValueError, OSError for what the user can put right; where that can be known, before the work begins."""
     check_settings(options.order, options.prune)
-    if not Path(options.out).absolute().parent.is_dir():
-        raise ValueError(f"--out {options.out}: there is no folder {Path(options.out).parent}; make it first")
+    check_out(options.out, [*options.text, *options.dev, *options.against])
     if options.binary:
         find_build_binary()
     language = rules(options.lang, options.text)
@@ -110,16 +129,14 @@ def _add_perplexity(commands: argparse._SubParsersAction) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 something to correct (one line on stderr)."""
-    parser = argparse.ArgumentParser(prog="python -m quartznet.lm", description="Language models for decoding.")
+    parser = commandline.Parser(prog="python -m quartznet.lm", description="Language models for decoding.")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_build(commands)
     _add_perplexity(commands)
     add_tune(commands)
-    options = parser.parse_args(arguments)
-    try:
-        with commandline.messages_on_screen():
-            options.run(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    def work() -> None:
+        options = commandline.parse(parser, arguments)
+        options.run(options)
+
+    return commandline.run(work)

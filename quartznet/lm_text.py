@@ -25,6 +25,13 @@ MOST_LOST = 0.005  # share of the letters; a training stops above it
 logger = logging.getLogger(__name__)
 
 
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no text {path}; give a file with one sentence a line, or a manifest")
+    return path
+
+
 def raw_lines(path: str | Path, problems: list[str]) -> Iterator[tuple[int, str]]:
     """Number and text of every line of a file; those that cannot be read are messages in ``problems``.
 
@@ -32,9 +39,7 @@ def raw_lines(path: str | Path, problems: list[str]) -> Iterator[tuple[int, str]
         FileNotFoundError: there is no such file.
         ValueError: it is a manifest or table without text, or a gzip file that breaks off.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no text {path}; give a file with one sentence a line, or a manifest")
+    path = _existing(path)
     if path.suffix in (".json", ".jsonl", ".tsv", ".csv"):
         texts = read_texts(path)
         problems += [f"{path}:{line}: {fault}" for fault, line, _ in texts.faults]
@@ -73,7 +78,9 @@ class Text:
     """Sentences of some files. What was read, kept and lost is known when all of them were taken."""
 
     def __init__(self, paths: Sequence[str | Path], language: Language | None) -> None:
-        """``language`` None: lines are taken as they are, with single spaces."""
+        """``language`` None: lines are taken as they are, with single spaces. Raises FileNotFoundError."""
+        for path in paths:
+            _existing(path)
         self.paths, self.language = paths, language
         self.audit = Audit(language) if language else None
         self.problems: list[str] = []  # lines that cannot be read

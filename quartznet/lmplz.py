@@ -30,6 +30,9 @@ def run_lmplz(program: str, sentences: Iterable[str], path: str | Path, order: i
                 text.writelines(f"{sentence}\n".encode() for sentence in sentences)
         except BrokenPipeError:
             pass  # it stopped reading; what it says follows
+        except BaseException:  # of who makes the sentences; lmplz takes what came for all
+            part.unlink()
+            raise
         finally:
             status = process.wait()
         messages.seek(0)

@@ -14,7 +14,6 @@ The surprise is in the other direction: NeMo 2.5 computes features by its own ru
 was trained with the rule ``0.x`` goes out with the same weights, and NeMo feeds it slightly other features.
 """
 
-import argparse
 import copy
 import gzip
 import io
@@ -29,6 +28,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from quartznet import commandline
 from quartznet.config import ModelConfig
 from quartznet.finetune import plain
 from quartznet.model import QuartzNet
@@ -281,7 +281,7 @@ def _fold(line: str, width: int = 80) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """``inspect FILE`` and ``export RUN OUT.nemo``; 0, or 2 after one line about what was wrong with the input."""
-    parser = argparse.ArgumentParser(prog="python -m quartznet.nemo", description="NeMo checkpoints, in and out")
+    parser = commandline.Parser(prog="python -m quartznet.nemo", description="NeMo checkpoints, in and out")
     commands = parser.add_subparsers(dest="command", required=True)
     inspect = commands.add_parser("inspect", help="print what a checkpoint of NeMo, or a run, holds")
     inspect.add_argument("file", type=Path)
@@ -289,16 +289,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     export = commands.add_parser("export", help="write a run or checkpoint of ours as .nemo")
     export.add_argument("checkpoint", type=Path, help="run folder or checkpoint")
     export.add_argument("out", type=Path, help="the .nemo file to write")
-    options = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
+        options = commandline.parse(parser, arguments)
         if options.command == "inspect":
             print(describe(_own(options.file) or read_nemo(options.file, encoder_only=options.encoder_only)))
         else:
             _export(options.checkpoint, options.out)
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+
+    return commandline.run(work)
 
 
 def _own(path: Path) -> NemoCheckpoint | None:

@@ -273,7 +273,7 @@ def score(options: argparse.Namespace) -> None:
 
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ``settings:...`` are those of ``LmSettings``."""
-    parser = argparse.ArgumentParser(prog="python -m quartznet.neural_lm", description=__doc__.split("\n")[0])
+    parser = commandline.Parser(prog="python -m quartznet.neural_lm", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="train | score")
     learn = commands.add_parser("train", add_help=False, allow_abbrev=False, help="a language model out of text")
     learn.add_argument("texts", nargs="+", type=Path, metavar="TEXT", help="text, one sentence a line, or manifests")
@@ -296,17 +296,15 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 something to correct (one line on stderr)."""
-    try:
+
+    def work() -> None:
         options = read_options(arguments)
-        with commandline.messages_on_screen():
-            if options.command == "train":
-                train(options, from_dict(LmSettings, commandline.chosen_settings(options, None)))
-            else:
-                score(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        if options.command == "train":
+            train(options, from_dict(LmSettings, commandline.chosen_settings(options, None)))
+        else:
+            score(options)
+
+    return commandline.run(work)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from torch import Tensor
 from quartznet.audio import RATES
 
 BLOCK = 0.1  # s
+LARGEST = 2**24  # bytes before the samples of a WAV, and no more channels than 64: a header that says more is broken
+FILES = {b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3\x02": "MP3", b"ID3\x03": "MP3", b"ID3\x04": "MP3"}  # how they begin
 
 
 def _read_header(file: BinaryIO) -> tuple[int, int]:
@@ -34,11 +36,15 @@ def _read_header(file: BinaryIO) -> tuple[int, int]:
             if not rate:
                 raise ValueError("the WAV in the stream does not say its format before its samples; write it anew")
             return rate, channels
+        if size > LARGEST:
+            raise ValueError(f"the WAV in the stream says that {size} bytes come before its samples; write it anew")
         content = file.read(size + size % 2)
         if name == b"fmt " and len(content) >= 16:
             kind, channels, rate, _, _, bits = struct.unpack("<HHIIHH", content[:16])
-            if kind not in (1, 0xFFFE) or bits != 16 or channels < 1:
-                raise ValueError(f"the WAV in the stream has {bits} bits of format {kind}; send 16-bit integers")
+            if kind not in (1, 0xFFFE) or bits != 16 or not 1 <= channels <= 64:
+                raise ValueError(
+                    f"the WAV in the stream has {bits} bits of format {kind}, {channels} channels; send 16-bit integers"
+                )
     raise ValueError("the WAV in the stream ends within its header")
 
 
@@ -54,9 +60,14 @@ def pcm_blocks(file: BinaryIO, rate: int = 16000, sample_rate: int = 16000) -> I
         (samples,) float32 in [-1, 1), never empty. Half a sample at the end is left out.
 
     Raises:
-        ValueError: for an impossible rate, or a WAV of another kind.
+        ValueError: for an impossible rate, a WAV of another kind, or a FLAC, Ogg or MP3 file.
     """
     first, channels = file.read(4), 1
+    if first in FILES:
+        raise ValueError(
+            f"the stream is {FILES[first]}, not samples; decode it first: "
+            f"ffmpeg -i FILE -f s16le -ac 1 -ar {rate} - | ..."
+        )
     if first == b"RIFF":
         rate, channels = _read_header(file)
         first = b""

@@ -30,13 +30,13 @@ class Perplexity:
     @property
     def of_all(self) -> float:
         """Unknown words are predicted as ``<unk>``."""
-        return math.exp(-self.log_prob / max(1, self.words + self.sentences))
+        return _exp(-self.log_prob / max(1, self.words + self.sentences))
 
     @property
     def of_known(self) -> float:
         """Unknown words are left out, though known ones may follow them."""
         count = self.words + self.sentences - self.unknown
-        return math.exp(-(self.log_prob - self.log_prob_unknown) / max(1, count))
+        return _exp(-(self.log_prob - self.log_prob_unknown) / max(1, count))
 
     def table(self) -> str:
         """For a terminal of 80 columns."""
@@ -44,6 +44,11 @@ class Perplexity:
             f"{self.sentences:,} sentences, {self.words:,} words, {self.unknown_share:.2%} of them not in the model\n"
             f"perplexity {self.of_all:.1f}, of known words {self.of_known:.1f}"
         )
+
+
+def _exp(value: float) -> float:
+    """e to that power; inf for what is no number any more, with a model whose weights are zero, say."""
+    return math.exp(value) if value < 700 else math.inf
 
 
 def perplexity(model: LanguageModel, sentences: Iterable[str]) -> Perplexity:

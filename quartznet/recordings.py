@@ -10,6 +10,7 @@ The surprise: no search over loudness is needed to find the pauses. The network 
 half a second or more of blanks and spaces, and a cut there costs no letter.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -212,8 +213,8 @@ def recognise(
     Raises:
         ValueError: ``batch_seconds`` is not positive.
     """
-    if batch_seconds <= 0:
-        raise ValueError(f"batch_seconds must be above 0, got {batch_seconds}")
+    if not 0 < batch_seconds < math.inf:
+        raise ValueError(f"batch_seconds must be above 0 and finite, got {batch_seconds}")
     state, config = _Recogniser(model, paths, decode, windows), model.config.features
     was_training = model.training
     model.eval()

@@ -117,7 +117,7 @@ def read_result(path: str | Path) -> Result:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["transcripts"]
         found = tuple((row["name"], row["reference"], row["hypothesis"]) for row in rows)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is not a result of evaluate.py --json ({error!r}); write it with that") from error
     if not found or not all(isinstance(text, str) for row in found for text in row):
         raise ValueError(f"{path} holds no transcripts of evaluate.py --json; write it with that")
@@ -212,6 +212,13 @@ def comparison_table(found: Comparison) -> str:
     return "\n".join([*lines, found.verdict])
 
 
+def seed(text: str) -> int:
+    """A whole number from 0 on."""
+    if (value := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
+    return value
+
+
 def whole(text: str) -> int:
     """A whole number from 100 on."""
     value = int(text)
@@ -222,26 +229,22 @@ def whole(text: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 something to correct (one line on stderr)."""
-    parser = argparse.ArgumentParser(
-        prog="python -m quartznet.significance",
-        description=__doc__.split("\n")[0],
-        allow_abbrev=False,
-        exit_on_error=False,
+    parser = commandline.Parser(
+        prog="python -m quartznet.significance", description=__doc__.split("\n")[0], allow_abbrev=False
     )
     parser.add_argument("first", help="result of one system, written by evaluate.py --json")
     parser.add_argument("second", help="result of the other one on the same data")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
+    parser.add_argument("--seed", type=seed, default=0, help="of the draws (0)")
     parser.add_argument("--resamples", type=whole, default=10_000, help="draws (10000)")
-    try:
+
+    def work() -> None:
         options = commandline.parse(parser, arguments)
         first, second = (read_result(path) for path in (options.first, options.second))
         found = compare(first, second, options.seed, options.resamples)
         print(f"first:  {first.label}\nsecond: {second.label}\n{len(found.hypotheses)} utterances in both\n")
         print(comparison_table(found))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return commandline.run(work)
 
 
 if __name__ == "__main__":

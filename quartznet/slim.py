@@ -9,13 +9,13 @@ The surprise: only convolution weights are halved. Batch norm's statistics span 
 must stay exact, yet together they are a small part of the file.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
+from quartznet import commandline
 from quartznet.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 
 
@@ -53,20 +53,19 @@ def slim(source: str | Path, target: str | Path) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 something to correct (one line on stderr)."""
-    parser = argparse.ArgumentParser(
+    parser = commandline.Parser(
         prog="python -m quartznet.slim", description="Weights only, convolutions in half precision."
     )
     parser.add_argument("checkpoint", help="run folder (its best.pt), or a checkpoint of ours")
     parser.add_argument("out", help="file to write, such as english.pt")
-    options = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
+        options = commandline.parse(parser, arguments)
         out = slim(options.checkpoint, options.out)
         before, after = (path.stat().st_size / 1e6 for path in (find_checkpoint(options.checkpoint), out))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{out}: {after:.2f} MB, before {before:.2f} MB")
-    return 0
+        print(f"{out}: {after:.2f} MB, before {before:.2f} MB")
+
+    return commandline.run(work)
 
 
 if __name__ == "__main__":

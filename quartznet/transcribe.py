@@ -16,13 +16,15 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from quartznet import commandline, decoding, load_model, subtitles
+from quartznet.checkpoint import replace_atomically
+from quartznet.distributed import choose_device
 from quartznet.live import LiveRecogniser, Update, recognise_stream
 from quartznet.model import QuartzNet
 from quartznet.pcm_stream import microphone_blocks, pcm_blocks
@@ -40,11 +42,10 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     Raises:
         ValueError: an option is missing, unknown or contradicts another.
     """
-    parser = argparse.ArgumentParser(
+    parser = commandline.Parser(
         prog="python -m quartznet.transcribe",
         description="Sound files, or a stream, to text with times.",
         allow_abbrev=False,
-        exit_on_error=False,
     )
     parser.add_argument("files", nargs="*", help="sound files; with --stream: - or microphone")
     parser.add_argument("--checkpoint", help="file or run folder (its best): ours, .nemo, .ckpt, .pt pair")
@@ -53,7 +54,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--precision", choices=tuple(DTYPES), default="fp32", help="bf16 is faster where the CPU has it"
     )
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--batch-seconds", type=float, default=120.0, help="sound in a batch (120)")
     parser.add_argument("--stream", action="store_true", help="read sound that is still being made")
     parser.add_argument("--rate", type=int, default=16000, help="of raw samples in the stream, Hz (16000)")
@@ -70,8 +71,6 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise ValueError("- is standard input, which needs --stream")
     if options.stream and (options.out or options.format not in ("txt", "json")):
         raise ValueError("--stream writes txt or json lines on the screen; leave --out and other formats to files")
-    if options.device not in ("cpu", "cuda"):
-        raise ValueError(f"--device is cpu or cuda, got {options.device}")
     return options
 
 
@@ -98,6 +97,15 @@ def output_paths(files: Sequence[str], folder: str, kind: str) -> list[Path]:
     return paths
 
 
+def write(path: Path, text: str) -> OSError | None:
+    """Writes a file, whole or not at all; returns what went wrong. Names that are no UTF-8 are written with escapes."""
+    try:
+        replace_atomically(path, lambda part: part.write_text(text, encoding="utf-8", errors="backslashreplace"))
+    except OSError as error:
+        return OSError(f"{path} cannot be written: {error.strerror}")
+    return None
+
+
 @contextmanager
 def progress_bar() -> Iterator[Callable[[float, float], None]]:
     """A function of seconds done and seconds in all, drawn on stderr, and only where that is a terminal."""
@@ -116,18 +124,22 @@ def transcribe_files(model: QuartzNet, options: argparse.Namespace, decode: Deco
     """Writes what ``options`` ask for; returns how many files failed. Greedy without ``decode``."""
     paths = output_paths(options.files, options.out, options.format) if options.out else None
     if options.out:
+        if not options.out.strip() or (Path(options.out).exists() and not Path(options.out).is_dir()):
+            raise ValueError(f"--out {options.out} is no folder; name one, it is made where it is missing")
         Path(options.out).mkdir(parents=True, exist_ok=True)
     found: dict[int, Recording] = {}
     with progress_bar() as progress:
         for index, recording in recognise(model, options.files, decode, None, options.batch_seconds, progress):
             found[index] = recording
             if paths and recording.error is None:
-                paths[index].write_text(written(recording, options.format), encoding="utf-8")
+                found[index] = replace(recording, error=write(paths[index], written(recording, options.format)))
     for index in range(len(options.files) if paths is None else 0):
         if found[index].error is None:
             if len(options.files) > 1 and options.format in ("txt", "srt", "vtt"):
                 print(f"== {options.files[index]}")
             print(written(found[index], options.format), end="")
+    if paths:
+        print(f"{sum(one.error is None for one in found.values())} of {len(paths)} files written to {options.out}")
     failed = [str(found[index].error) for index in sorted(found) if found[index].error is not None]
     for line in failed:
         print(f"error: {line}", file=sys.stderr)
@@ -166,21 +178,20 @@ def transcribe_stream(model: QuartzNet, options: argparse.Namespace, decode: Dec
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 a file failed and the others are written, 2 something to correct (a line on stderr)."""
-    try:
+
+    def work() -> int:
         options = read_options(arguments)
-        plain = load_model(options.checkpoint)
-        with commandline.messages_on_screen():
-            code = trained_language(options.checkpoint)  # custom words go by its rules
-            chosen, _ = decoding.choose_decode(options, plain, find_language(code) if code else None)
-        model = plain.to(options.device).for_inference(DTYPES[options.precision])
+        device, plain = choose_device(options.device), load_model(options.checkpoint)
+        code = trained_language(options.checkpoint)  # custom words go by its rules
+        chosen, _ = decoding.choose_decode(options, plain, find_language(code) if code else None)
+        model = plain.to(device).for_inference(DTYPES[options.precision])
         decode = decoding.in_time(chosen, plain) if chosen else None
         if options.stream:
             transcribe_stream(model, options, decode)
             return 0
         return 1 if transcribe_files(model, options, decode) else 0
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+
+    return commandline.run(work, log=sys.stderr)  # stdout is for the words
 
 
 if __name__ == "__main__":

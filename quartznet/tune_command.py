@@ -80,9 +80,8 @@ def hear(
     return Clips(tuple(references), tuple(rows)), [*emptied, *problems, *failed]
 
 
-def search(model: QuartzNet, clips: Clips, language_model: LanguageModel, options: argparse.Namespace) -> Tuning:
+def search(model: QuartzNet, clips: Clips, language_model: LanguageModel, start: BeamSettings) -> Tuning:
     """The best weights, with a bar of the searches."""
-    start = replace(BeamSettings(), beam=options.beam, closed=options.closed)
     with tqdm(desc="searches", unit="", disable=None) as bar:
 
         def tell(done: int, of: int) -> None:
@@ -115,23 +114,23 @@ def look_again(
 
 def run_tune(options: argparse.Namespace) -> None:
     """Raises ValueError, OSError for what the user can put right."""
-    if not Path(options.lm).is_file():  # better said before the network has heard an hour
+    if not Path(options.lm).is_file():  # better said before the network has heard an hour, as all that is wrong with it
         raise FileNotFoundError(f"there is no language model {options.lm}; python -m quartznet.lm build makes one")
-    model = load_model(options.checkpoint)
+    start = replace(BeamSettings(), beam=options.beam, closed=options.closed)
+    model, language_model = load_model(options.checkpoint), open_language_model(options.lm)
+    check_alphabet(language_model, model.alphabet, options.lm)
     network = network_hash(model)
     found, skipped, _ = read_source(options.data, options.split)
     texts = [clip.text for clip in found]
     language = choose_language(options.lang, options.checkpoint, model.config.labels, texts)
     neural = load_for(options.neural, model.alphabet, language.code) if options.neural else None
-    language_model = open_language_model(options.lm)
-    check_alphabet(language_model, model.alphabet, options.lm)
     before = read_tuned(options.lm).get(network)
     clips, problems = hear(model, found, language, options)
     if skipped := [*skipped, *problems]:
         print(f"{len(skipped)} clips left out; the first: {skipped[0]}")
     if warning := in_full_warning(in_full(language_model, clips.references), options.lm):
         print(warning)
-    tuning = search(model, clips, language_model, options)
+    tuning = search(model, clips, language_model, start)
     print(f"word error rate in %, {len(clips.references)} clips, beam {options.beam}\n{surface_table(tuning)}")
     print(verdict(tuning))
     second = look_again(model, clips, language_model, tuning, neural, options) if neural else None

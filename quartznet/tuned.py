@@ -84,7 +84,7 @@ def read_tuned(language_model: str | Path) -> dict[str, Tuned]:
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
         return {str(network): from_dict(Tuned, entry) for network, entry in found.items()}
-    except (yaml.YAMLError, ValueError, AttributeError, TypeError) as error:
+    except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError) as error:
         reason = str(error).split("\n")[0]
         raise ValueError(f"{path} is not what quartznet.lm tune wrote ({reason}); delete it and tune again") from error
 
@@ -138,7 +138,12 @@ def chosen_settings(
             *(language_model, tuned.data, 100 * tuned.greedy_wer, 100 * tuned.searched_wer, tuned.settings.alpha),
         )
         return None
-    return replace(tuned.settings, **asked)
+    found = replace(tuned.settings, **asked)
+    logger.info(
+        "%s: alpha %g, beta %g, beam %d%s, tuned on %s",
+        *(language_model, found.alpha, found.beta, found.beam, " (as asked)" if asked else "", tuned.data),
+    )
+    return found
 
 
 def chosen_weights(

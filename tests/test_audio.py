@@ -1,6 +1,7 @@
 """read_audio, audio_duration, change_speed: generated sounds, sines as the judge, every kind of bad file."""
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -234,6 +235,26 @@ def test_no_samples(tmp_path: Path) -> None:
         read_audio(path)
     with pytest.raises(ValueError, match=r"a\.wav holds no samples"):
         audio_duration(path)
+
+
+def test_samples_that_are_no_sound(tmp_path: Path) -> None:
+    loud = write(tmp_path / "a.wav", 32768 * tone(), subtype="FLOAT")  # integers written as floats
+    assert read_audio(loud).abs().max() > 1000
+    path = write(tmp_path / "b.wav", 1e30 * tone(), subtype="FLOAT")
+    for read in (read_audio, lambda path: list(audio_blocks(path))):
+        with pytest.raises(ValueError, match=r"b\.wav holds samples as large as .*e\+\d+, and sound lies within 1"):
+            read(path)
+
+
+def test_any_name_will_do(tmp_path: Path) -> None:
+    content = write(tmp_path / "a.wav", tone()).read_bytes()
+    for name in ("b.raw", "c.RAW", os.fsdecode(b"caf\xe9.wav"), "d e%s ñ'<.wav", "-f.mp3", "no_ending"):
+        (tmp_path / name).write_bytes(content)
+        assert torch.equal(read_audio(tmp_path / name), read_audio(tmp_path / "a.wav"))
+        assert audio_duration(tmp_path / name) == audio_duration(tmp_path / "a.wav")
+    (tmp_path / "b.raw").write_bytes(content[44:])
+    with pytest.raises(ValueError, match=r"b\.raw does not decode as audio"):
+        read_audio(tmp_path / "b.raw")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

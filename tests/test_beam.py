@@ -300,6 +300,15 @@ def test_settings_that_cannot_be(changes: dict[str, float], message: str) -> Non
         BeamSettings(**changes)
 
 
+def test_weights_beyond_all_numbers() -> None:
+    log_probs, nested = torch.zeros(5, 4).log_softmax(-1), [" ".join("a" * count) for count in range(1, 12)]
+    hot = HotWords([HotWord(text, 100.0, (text,), False) for text in nested], ALPHABET)
+    with pytest.raises(ValueError, match="hot words that end together, are too large to count with; lower them"):
+        one(log_probs, ALPHABET, BeamSettings(), None, hot)
+    with pytest.raises(ValueError, match=r"alpha 0\.5, beta 1000, back-off weights"):
+        one(log_probs, ALPHABET, BeamSettings(beta=1000.0), TinyBigram({"b": -1.0}))
+
+
 def test_log_probs_of_another_network() -> None:
     with pytest.raises(ValueError, match=r"log_probs must be \(batch, time, 4\): the alphabet has 3 labels"):
         one(torch.zeros(2, 5).log_softmax(-1))

@@ -1,8 +1,11 @@
 """Options made from a settings dataclass."""
 
 import argparse
+import logging
+import sys
 
 import pytest
+import torch
 
 from quartznet import commandline
 from quartznet.config import TrainSettings
@@ -61,3 +64,51 @@ def test_misspelt_options_name_their_neighbours() -> None:
         chosen("--optim.weight_decai=3")
     with pytest.raises(ValueError, match="expected one argument"):
         chosen("--lang")
+
+
+def commands(arguments: list[str]) -> int:
+    """A command with a subcommand."""
+    outer = commandline.Parser(prog="x")
+    outer.add_subparsers(dest="command", required=True).add_parser("build").add_argument("--lang", type=int)
+    return commandline.run(lambda: print(commandline.parse(outer, arguments)))
+
+
+def test_subcommands_say_in_one_line_what_is_wrong(capsys: pytest.CaptureFixture) -> None:
+    assert commands(["build", "--lang", "3"]) == 0 and "lang=3" in capsys.readouterr().out
+    for arguments, message in (
+        ([], "the following arguments are required: command; --help says more"),
+        (["build", "--lamg", "3"], "unknown option --lamg; did you mean --lang?"),
+        (["build", "--lang", "x"], "argument --lang: invalid int value: 'x'; --help says more"),
+    ):
+        assert commands(arguments) == 2
+        assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_how_a_command_ends(capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture) -> None:
+    def fails(error: BaseException) -> int:
+        def work() -> None:
+            raise error
+
+        return commandline.run(work, memory="--beam")
+
+    assert commandline.run(lambda: None) == 0 and commandline.run(lambda: 1) == 1
+    for error, told in (
+        (ValueError("a\n  b"), "error: a b"),
+        (FileNotFoundError("there is no x"), "error: there is no x"),
+        (OSError(28, "No space left on device", "x/a.txt"), "error: x/a.txt: No space left on device"),
+        (OSError(28, "No space left on device"), "error: No space left on device"),
+        (torch.OutOfMemoryError("CUDA"), "error: the GPU's memory is full; lower --beam"),
+    ):
+        assert fails(error) == 2 and capsys.readouterr().err == f"{told}\n"
+    assert fails(KeyboardInterrupt()) == 130 and capsys.readouterr().err == "aborted\n"
+    with pytest.raises(ZeroDivisionError):  # ours to correct, not the user's
+        fails(ZeroDivisionError())
+
+
+def test_where_messages_go_and_names_that_are_no_text(capsys: pytest.CaptureFixture) -> None:
+    def work() -> None:
+        logging.getLogger("quartznet").warning("a note")
+        print("caf\udce9.wav")
+
+    assert commandline.run(work) == commandline.run(work, log=sys.stderr) == 0
+    assert capsys.readouterr() == ("a note\ncaf\\udce9.wav\ncaf\\udce9.wav\n", "a note\n")

@@ -1,6 +1,7 @@
 """quartznet.decoding: options become the texts that they ask for, with custom words and second looks."""
 
 import argparse
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from quartznet.letter_lm import LetterLm
 from quartznet.model import QuartzNet
 from quartznet.ngram import build_model
 from quartznet.rescore import Weights
+from quartznet.subtitles import srt
 from quartznet.text import find_language
 from quartznet.transformer_xl import TransformerConfig
 from quartznet.tuned import Tuned, TunedNeural, file_hash, network_hash, save_tuned
@@ -69,10 +71,26 @@ def test_custom_words_with_and_without_a_beam(tmp_path: Path, more: list[str]) -
     assert words[0].start < words[0].end < words[1].start
 
 
-def test_a_phrase_of_several_words_is_one_in_time() -> None:
+def test_phrases_of_more_and_of_fewer_words_than_were_heard() -> None:
     words = [Word("a", 0.0, 0.1, 0.9), Word("t", 0.2, 0.3, 0.5), Word("b", 0.4, 0.5, 0.8)]
     assert shown_words(words, "AT b") == [Word("AT", 0.0, 0.3, 0.5), words[2]]
     assert shown_words(words, "a t b") == words and shown_words([], "") == []
+    shares = [Word("A", 0.0, 0.125, 0.9), Word("BC", 0.125, 0.375, 0.9), Word("D", 0.375, 0.5, 0.9)]
+    assert shown_words([Word("abc", 0.0, 0.5, 0.9)], "A BC D") == shares
+    for shown in ("a t x b", "x a t b", "a t b x y", "x", "x a", "b x", "a a a a"):
+        found = shown_words(words, shown)
+        assert " ".join(word.text for word in found) == shown
+        assert all(left.start <= left.end <= right.start + 1e-9 for left, right in pairwise(found))
+        assert found[0].start >= 0.0 and found[-1].end <= 0.5 + 1e-9
+
+
+@pytest.mark.parametrize("more", [[], ["--beam", "8"]])
+def test_custom_words_of_several_words_in_subtitles(tmp_path: Path, more: list[str]) -> None:
+    (tmp_path / "words.txt").write_text("A B\t8\tab\ncd x\t8\tcd\n", encoding="utf-8")
+    decode, _ = choose_decode(options("--hotwords", str(tmp_path / "words.txt"), *more), small_model(), None)
+    [words] = in_time(decode, small_model())(*heard("ab cd"))
+    assert [word.text for word in words] == ["A", "B", "cd", "x"]
+    assert "A B cd x" in srt(words)
 
 
 def test_options_without_effect() -> None:

@@ -51,6 +51,19 @@ def test_references_without_room_are_counted(tmp_path: Path, capsys: pytest.Capt
     assert "1 references have more letters" in output and "train1.wav" in output and "2 utterances" in output
 
 
+def test_minutes_are_those_of_the_clips_that_were_heard(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    manifest = tones.write_corpus(tmp_path, ("abba", "ab"))
+    soundfile.write(tmp_path / "long.flac", tones.sing("ab"), 16000)
+    content = bytearray((tmp_path / "long.flac").read_bytes())
+    content[22:26] = b"\x7f\xff\xff\xff"  # says that it lasts for 37 hours
+    (tmp_path / "long.flac").write_bytes(content)
+    with manifest.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"audio_filepath": "long.flac", "text": "ab"}) + "\n")
+    assert evaluate.main(["--checkpoint", str(checkpoint(tmp_path / "m.pt", lang="es")), "--data", str(manifest)]) == 0
+    printed = capsys.readouterr().out
+    assert "1 clips left out" in printed and "\n0.0 minutes of audio in " in printed
+
+
 def told(folder: Path, said: list[dict]) -> Path:
     """A corpus whose lines say more of their clips."""
     manifest = tones.write_corpus(folder, ("abba", "cab dada", "da", "bad cab")[: len(said)])
@@ -195,6 +208,9 @@ def test_data_in_another_alphabet_is_an_error_and_no_score(tmp_path: Path, capsy
         (["--checkpoint", "m.pt", "--data", "train.jsonl", "--lang", "es", "--split", "dev"], "has no dev clips"),
         (["--checkpoint", "m.pt", "--data", "x", "--precision", "fp8"], "invalid choice: 'fp8'"),
         (["--checkpoint", "m.pt", "--data", "x", "--json", "no/a.json"], "there is no folder no; make it first"),
+        (["--checkpoint", "m.pt", "--data", "x", "--worst", "-1"], "--worst is a number from 0 on, got -1"),
+        (["--checkpoint", "m.pt", "--data", "x", "--batch-seconds", "inf"], "must be above 0 and finite, got inf"),
+        (["--checkpoint", "m.pt", "--data", "x", "--json", "."], "--json . is a folder; name a file"),
         (["--checkpoint", "m.pt", "--data", "x", "--report", "no/a.html"], "there is no folder no; make it first"),
         (["--checkpoint", "m.pt", "--data", "x", "--against", "no.json"], "there is no result no.json"),
         (["--checkpoint", "m.pt", "--data", "x", "--against", "train.jsonl"], "is not a result of evaluate.py --json"),

@@ -35,6 +35,13 @@ def test_a_language_brings_phrases_to_its_letters(tmp_path: Path) -> None:
     assert read_hotwords(path, ENGLISH, find_language("en"))[0].spellings == ("cafe twelve",)
 
 
+def test_a_weight_behind_blanks_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path, "cafe\nroute 66\t4\nparis  6.5\nroute 6\n")
+    assert [entry.weight for entry in read_hotwords(path, ENGLISH, find_language("en"))] == [6.0, 4.0, 6.0, 6.0]
+    [said] = caplog.messages
+    assert "words.txt: 2 phrases end in a number and no tab stands before it, the first 'paris 6.5'" in said
+
+
 def test_letters_of_any_alphabet(tmp_path: Path) -> None:
     [entry] = read_hotwords(write(tmp_path, "a_b c'\n"), Alphabet(("_", "'", "a", "b", "c")))
     assert entry.spellings == ("a_bc'",)  # there is no space to write
@@ -51,6 +58,7 @@ def test_letters_of_any_alphabet(tmp_path: Path) -> None:
         ("a\t1\tb\tc\n", r"words\.txt:1: expected a phrase, a weight and spellings, with tabs between"),
         ("\t5\n", r"words\.txt:1: expected a phrase, a weight and spellings, with tabs between"),
         ("up\ndown\nup\t3\n", r"words\.txt:3: 'up' is there already"),
+        ("a\x1b[31mb\t5\tab\n", r"words\.txt:1: 'a\\x1b\[31mb' has control characters"),
         ("", r"words\.txt: no hot words in it; one phrase a line is expected"),
         ("\n # nothing\n", r"words\.txt: no hot words in it"),
         (b"caf\xe9\n", r"words\.txt: is not UTF-8 text"),

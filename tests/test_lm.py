@@ -150,3 +150,14 @@ def test_letters_that_no_word_holds_are_named(caplog: pytest.LogCaptureFixture) 
 def test_a_model_that_cannot_list_its_words(caplog: pytest.LogCaptureFixture) -> None:
     assert check_alphabet(Words(None), SPANISH, "es.binary") is None
     assert "es.binary cannot list its words" in caplog.text
+
+
+def test_garbage_that_kenlm_quotes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(path: Path) -> None:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    (tmp_path / "x.arpa").write_bytes(b"\xff" * 100)
+    monkeypatch.setattr("quartznet.lm.has_kenlm", lambda: True)
+    monkeypatch.setattr("quartznet.lm.KenlmModel", refuses)
+    with pytest.raises(ValueError, match=r"x\.arpa:1: bytes that are no UTF-8"):
+        open_language_model(tmp_path / "x.arpa")

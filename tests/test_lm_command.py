@@ -100,6 +100,9 @@ def test_perplexity(place: Path, capsys: pytest.CaptureFixture) -> None:
         (["--order", "9"], "from 1 to 6"),
         (["--prune", "1"], "begin with 0"),
         (["--out", "nowhere/es.arpa"], "no folder nowhere; make it first"),
+        (["--out", "."], "--out . is a folder; name a file"),
+        (["--out", "./text.txt"], "is one of the texts, which the model would replace"),
+        (["--out", "dev.txt", "--dev", "dev.txt"], "is one of the texts"),
         (["--binary"], "--binary needs build_binary"),
         (["--lang", "español"], "is no language code"),
         (["--dev", "nothing.txt"], "there is no text nothing.txt"),
@@ -110,13 +113,34 @@ def test_what_it_refuses(place: Path, capsys: pytest.CaptureFixture, options: li
     assert build(*options) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ") and problem in err and err.count("\n") == 1
-    assert not (place / "es.arpa").exists()
+    assert not (place / "es.arpa").exists() and (place / "text.txt").read_text(encoding="utf-8").startswith(LINES[0])
 
 
 def test_a_text_of_nothing(place: Path, capsys: pytest.CaptureFixture) -> None:
     (place / "text.txt").write_text("...\n!\n\n")
     assert build() == 2
     assert capsys.readouterr().err == "error: nothing is left of the 2 lines of text.txt; is --lang right?\n"
+
+
+def test_a_text_that_is_none(place: Path, capsys: pytest.CaptureFixture) -> None:
+    (place / "text.txt").write_bytes(b"\xff\xfe\n")
+    assert build() == 2
+    assert "1 cannot be read; text.txt:1: not UTF-8" in capsys.readouterr().err
+
+
+def test_every_text_is_looked_for_before_the_work(place: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["build", "text.txt", "absent.txt", "--lang", "es", "--out", "es.arpa"]) == 2
+    printed = capsys.readouterr()
+    assert "there is no text absent.txt" in printed.err and printed.out == ""
+
+
+def test_a_full_disk(place: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError("816 requested and 0 written")
+
+    monkeypatch.setattr("quartznet.lm_command.build_model", full)
+    assert build() == 2
+    assert "es.arpa cannot be written: is the disk full? (816 requested" in capsys.readouterr().err
 
 
 def test_the_wrong_language_is_a_warning(place: Path, capsys: pytest.CaptureFixture) -> None:

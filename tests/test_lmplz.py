@@ -1,6 +1,7 @@
 """KenLM's programs: how they are called, with stand-ins; and, where they are installed, what they make."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,16 @@ def test_lmplz_fails(tmp_path: Path, script: str) -> None:
     program = stand_in(tmp_path, "lmplz", 3, script)
     with pytest.raises(ValueError, match=r"lmplz failed: .*D1=0\.5"):
         run_lmplz(program, ["sí no"] * 20_000, tmp_path / "es.arpa", 4, ())
+    assert not list(tmp_path.glob("es*"))
+
+
+def test_a_text_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
+    def sentences() -> Iterator[str]:
+        yield "sí no"
+        raise ValueError("the gzip stream breaks off")
+
+    with pytest.raises(ValueError, match="breaks off"):
+        run_lmplz(stand_in(tmp_path, "lmplz"), sentences(), tmp_path / "es.arpa", 4, ())
     assert not list(tmp_path.glob("es*"))
 
 

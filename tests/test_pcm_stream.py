@@ -51,6 +51,10 @@ def test_the_length_in_a_header_is_not_looked_at() -> None:
         (wav(SAMPLES, 16000)[:30], "ends within its header"),
         (wav(SAMPLES, 16000, "PCM_24"), "24 bits of format"),
         (b"RIFF" + bytes(4) + b"WAVEdata" + struct.pack("<I", 2) + bytes(2), "does not say its format"),
+        (b"RIFF" + bytes(4) + b"WAVELIST" + b"\xff" * 4, "4294967295 bytes come before its samples"),
+        (wav(SAMPLES, 16000).replace(b"\x01\x00\x01\x00", b"\x01\x00\xff\xff", 1), "65535 channels"),
+        (b"fLaC" + bytes(100), "is FLAC, not samples; decode it first: ffmpeg"),
+        (b"ID3\x03" + bytes(100), "is MP3, not samples"),
         (wav(SAMPLES, 100), "2000 to 1000000 Hz, got 100"),
     ],
 )

@@ -33,6 +33,10 @@ def test_table() -> None:
     ]
 
 
+def test_a_model_that_gives_nothing_a_chance() -> None:
+    assert Perplexity(1, 1, 0, -3000.0, 0.0).of_all == math.inf == Perplexity(1, 1, 0, -3000.0, 0.0).of_known
+
+
 def test_nothing_to_measure(model: object) -> None:
     with pytest.raises(ValueError, match="no sentence to measure perplexity on"):
         perplexity(model, [])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_lm import arpa
 from torch import Tensor
 
 from quartznet.alphabet import Alphabet
@@ -14,25 +15,7 @@ from quartznet.beam import BeamSettings, beam_search
 from quartznet.hotwords import HotWord, HotWords
 from quartznet.pyctc import PyctcDecoder
 
-ARPA = """\\data\\
-ngram 1=6
-ngram 2=3
-
-\\1-grams:
--1.5\t<unk>
--99\t<s>\t-0.3
--1.0\t</s>
--0.8\ta\t-0.2
--0.9\tab\t-0.1
--0.7\tb\t-0.2
-
-\\2-grams:
--0.2\t<s> ab
--0.1\tab b
--0.3\tb </s>
-
-\\end\\
-"""
+ARPA = arpa({"a": -0.8, "ab": -0.9, "b": -0.7}, {"<s> ab": -0.2, "ab b": -0.1, "b </s>": -0.3})
 
 
 @pytest.fixture

@@ -153,7 +153,7 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
         transcribe(small_model(), [tmp_path / "broken.wav"])
     with pytest.raises(FileNotFoundError, match=r"absent\.wav"):
         transcribe(small_model(), [tmp_path / "absent.wav"])
-    with pytest.raises(ValueError, match="batch_seconds must be above 0, got 0"):
+    with pytest.raises(ValueError, match="batch_seconds must be above 0 and finite, got 0"):
         transcribe(small_model(), [], 0)
     with pytest.raises(ValueError, match="give a list of paths"):
         transcribe(small_model(), "a.wav")

@@ -162,6 +162,7 @@ def test_wide_figures_fit_the_screen() -> None:
     ("content", "message"),
     [
         (None, "there is no result"),
+        ("[" * 100_000, "is not a result of evaluate.py --json"),
         ("[1", "is not a result of evaluate.py --json"),
         ("[1, 2]", "is not a result of evaluate.py --json"),
         ('{"wer": 1}', "is not a result of evaluate.py --json"),

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 import tones
+import torch
 from test_decoding import neural_file
+from tiny_lm import arpa
 
 import quartznet
 from quartznet.config import BlockConfig, ModelConfig
@@ -67,6 +70,38 @@ def test_one_bad_file_of_two(folder: Path, capsys: pytest.CaptureFixture) -> Non
     assert len(lines) == 2 and "bad.wav does not decode" in lines[0] and "absent.wav does not exist" in lines[1]
 
 
+def test_a_file_that_cannot_be_written(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    Path("o/a.txt").mkdir(parents=True)
+    assert main(["a.mp3", "b.wav", "--checkpoint", "c.nemo", "--out", "o"]) == 1
+    assert sorted(path.name for path in Path("o").iterdir()) == ["a.txt", "b.txt"]  # and no half of one
+    printed = capsys.readouterr()
+    assert printed.out == "1 of 2 files written to o\n"
+    assert printed.err == "error: o/a.txt cannot be written: Is a directory\n"
+
+
+def test_names_that_are_no_text(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    name = os.fsdecode(b"caf\xe9 %s.mp3")
+    Path("a.mp3").rename(name)
+    assert main([name, "b.wav", "--checkpoint", "c.nemo"]) == 0
+    assert capsys.readouterr().out.startswith("== caf\\udce9 %s.mp3\n")
+    assert main([name, "--checkpoint", "c.nemo", "--format", "json", "--out", "o"]) == 0
+    [path] = Path("o").iterdir()
+    assert json.loads(path.read_text(encoding="utf-8"))["file"] == name
+
+
+def test_what_the_packages_say_is_not_among_the_words(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    Path("x.arpa").write_text(arpa({"abba": -0.5, "cab": -0.6, "dada": -0.7}, {"cab dada": -0.3}), encoding="utf-8")
+    assert main(["a.mp3", "--checkpoint", "c.nemo", "--lm", "x.arpa", "--format", "json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["file"] == "a.mp3" and "x.arpa was not tuned" in printed.err
+
+
+def test_a_gpu_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["a.mp3", "--checkpoint", "c.nemo", "--device", "cuda"]) == 2
+    assert "PyTorch sees no GPU here" in capsys.readouterr().err
+
+
 def test_a_terminal_sees_how_far_it_is(
     folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,11 +131,13 @@ def test_a_stream(folder: Path, kind: str, capsys: pytest.CaptureFixture, monkey
         (["-", "--checkpoint", "c.nemo"], "- is standard input, which needs --stream"),
         (["a.mp3", "--stream", "--checkpoint", "c.nemo"], "reads one stream"),
         (["-", "--stream", "--format", "srt", "--checkpoint", "c.nemo"], "txt or json lines"),
-        (["a.mp3", "--checkpoint", "c.nemo", "--device", "tpu"], "cpu or cuda, got tpu"),
+        (["a.mp3", "--checkpoint", "c.nemo", "--device", "tpu"], "must be auto, cpu or cuda, got 'tpu'"),
         (["a.mp3", "x/a.wav", "--out", "o", "--checkpoint", "c.nemo"], "would both be written to o/a.txt"),
         (["a.mp3", "--checkpoint", "none.nemo"], "there is no checkpoint at none.nemo"),
         (["a.mp3", "--checkpont", "c.nemo"], "did you mean --checkpoint"),
         (["a.mp3", "--checkpoint", "c.nemo", "--batch-seconds", "0"], "batch_seconds must be above 0"),
+        (["a.mp3", "--checkpoint", "c.nemo", "--batch-seconds", "inf"], "batch_seconds must be above 0 and finite"),
+        (["a.mp3", "--checkpoint", "c.nemo", "--out", "b.wav"], "--out b.wav is no folder"),
     ],
 )
 def test_mistakes_are_one_line(folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture) -> None:

@@ -8,30 +8,14 @@ import pytest
 import tones
 from test_decoding import neural_file
 from test_evaluate import checkpoint
+from tiny_lm import arpa
 
 import evaluate
 from quartznet.lm_command import main
 from quartznet.ngram import build_model
 from quartznet.tuned import file_hash, read_tuned, tuned_file
 
-ARPA = """\\data\\
-ngram 1=6
-ngram 2=2
-
-\\1-grams:
--1.0\t<unk>
--99\t<s>\t-0.2
--0.6\t</s>
--0.5\tabba\t-0.1
--0.6\tcab\t-0.1
--0.7\tdada\t-0.1
-
-\\2-grams:
--0.3\tcab dada
--0.2\t<s> abba
-
-\\end\\
-"""
+ARPA = arpa({"abba": -0.5, "cab": -0.6, "dada": -0.7}, {"cab dada": -0.3, "<s> abba": -0.2})
 
 
 @pytest.fixture
@@ -62,12 +46,16 @@ def test_tuned_weights_are_found_and_obeyed(
     assert "did not help on" in caplog.text
     caplog.clear()
     assert evaluate.main([*scored, "--lm", str(case.arpa), "--alpha", "0.5", "--beam", "8"]) == 0
-    assert caplog.text == ""
+    assert f"{case.arpa}: alpha 0.5, beta " in caplog.text and ", beam 8 (as asked), tuned on " in caplog.text
+    assert "WARNING" not in caplog.text
 
 
 def test_wrong_files(case: argparse.Namespace, capsys: pytest.CaptureFixture) -> None:
     case.arpa.write_text(ARPA.replace("abba", "ABBA").replace("cab", "CAB").replace("dada", "DADA"), encoding="utf-8")
     assert tune(case) == 2 and "cannot be written in the network's letters" in capsys.readouterr().err
+    with pytest.MonkeyPatch.context() as patch:  # said before the network has heard an hour
+        patch.setattr("quartznet.tune_command.hear", lambda *_: pytest.fail("it was heard first"))
+        assert tune(case) == tune(case, "--beam", "0") == 2 and "beam and count" in capsys.readouterr().err
     case.arpa.write_text(ARPA[:60], encoding="utf-8")
     assert tune(case) == 2 and "x.arpa:" in capsys.readouterr().err
     case.arpa.unlink()

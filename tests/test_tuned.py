@@ -83,7 +83,7 @@ def test_a_model_that_changed_is_said(model: Path, caplog: pytest.LogCaptureFixt
     assert "has changed since it was tuned" in caplog.text
 
 
-@pytest.mark.parametrize("text", ["a: [1", "a: 5", "- a", "net: {alpha: 1}", "5"])
+@pytest.mark.parametrize("text", ["a: [1", "a: 5", "- a", "net: {alpha: 1}", "5", "[" * 3000])
 def test_a_damaged_file_is_named(model: Path, text: str) -> None:
     tuned_file(model).write_text(text)
     with pytest.raises(ValueError, match=r"es\.arpa\.tuned\.yaml is not what quartznet\.lm tune wrote .* tune again"):

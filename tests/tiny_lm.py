@@ -6,6 +6,15 @@ from collections.abc import Iterable, Mapping
 from quartznet.arpa import LanguageModel
 
 
+def arpa(words: Mapping[str, float], pairs: Mapping[str, float]) -> str:
+    """A bigram model as ARPA text; log10 P of single words and of "two words", every back-off weight is 10^-0.2."""
+    single = {"<unk>": -1.5, "<s>": -99.0, "</s>": -1.0, **words}
+    lines = ["\\data\\", f"ngram 1={len(single)}", f"ngram 2={len(pairs)}", "", "\\1-grams:"]
+    lines += [f"{log_prob}\t{word}\t-0.2" for word, log_prob in single.items()]
+    lines += ["", "\\2-grams:", *(f"{log_prob}\t{pair}" for pair, log_prob in pairs.items()), "", "\\end\\"]
+    return "\n".join(lines) + "\n"
+
+
 class TinyBigram(LanguageModel):
     """ln P(word | word before) out of a table; pairs that are not in it get the word's own, unknown words ``unknown``.
 
