@@ -40,7 +40,7 @@ from quartznet.old_speech import old_language, remember, watched_sets
 from quartznet.options import Options, follow_recipe, read_options
 from quartznet.recipes import save_recipe
 from quartznet.recognition import evaluator, recognise, recognition_loss, summarise
-from quartznet.runstate import TrainState
+from quartznet.runstate import TrainState, rank_of
 from quartznet.settings import to_dict
 from quartznet.task import Task
 from quartznet.text import Language
@@ -176,7 +176,7 @@ def print_results(state: TrainState, clips: Clips, settings: TrainSettings, devi
     """The final table: best dev score, test score of that checkpoint, and what to do next."""
     out = Path(settings.out)
     model = load_model(out).to(device)
-    best = min(state.history, key=lambda record: (record["wer"], record["cer"]))
+    best = min(state.history, key=rank_of)
     first = state.history[0]
     print(f"\n{'':12}{'WER':>9}{'CER':>10}")
     if first["step"] == 0:

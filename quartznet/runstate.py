@@ -8,6 +8,7 @@ was given today. The new settings win, and every setting that differs from the s
 """
 
 import logging
+import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -79,16 +80,23 @@ def save_last(training: Training, settings: TrainSettings, identity: dict, out: 
     save_checkpoint(out / "last.pt", {**identity, "weights": training.model.state_dict(), "train": train})
 
 
+def rank_of(record: dict) -> tuple[float, float, float]:
+    """What makes an evaluation better than another, least first: WER, then CER, then loss, which may be unknown."""
+    return record["wer"], record["cer"], math.inf if math.isnan(record["loss"]) else record["loss"]
+
+
 def keep_best(training: Training, identity: dict, out: Path, wer: float, number: int) -> None:
-    """Saves the present weights if they are among the ``number`` best by WER, then CER; WER and step are in the name.
+    """Saves the present weights if they are among the ``number`` best by WER, then CER, then loss.
+
+    WER and step are in the name.
 
     ``best.pt`` is a second name of the best of them. The worst file goes when there are too many.
     """
     state = training.state
     name = f"wer{100 * wer:.2f}-step{state.step}.pt"
-    cer = {record["step"]: record["cer"] for record in state.history}  # parts networks that say no word right yet
+    places = {record["step"]: rank_of(record) for record in state.history}
     entries = [*(entry for entry in state.best if entry[2] != name), [wer, state.step, name]]
-    ranked = sorted(entries, key=lambda entry: (entry[0], cer.get(entry[1], 0.0), entry[1]))
+    ranked = sorted(entries, key=lambda entry: (entry[0], places.get(entry[1], (0.0,)), entry[1]))
     state.best, dropped = ranked[:number], ranked[number:]
     if not distributed.is_main() or dropped == [[wer, state.step, name]]:
         return

@@ -34,7 +34,8 @@ def output(model: QuartzNet) -> torch.Tensor:
 
 @pytest.mark.parametrize("method", ["lora", "adapters", "bn", "head"])
 def test_base_and_file_give_the_tuned_network_bit_for_bit(tmp_path: Path, method: str, capsys) -> None:
-    init, run = tuned(tmp_path, method, "--tune.lora_rank", "2", "--tune.adapter_size", "2")
+    size = {"lora": ("--tune.lora_rank", "2"), "adapters": ("--tune.adapter_size", "2")}
+    init, run = tuned(tmp_path, method, *size.get(method, ()))
     assert f"small file  {run / 'adapter.pt'}" in capsys.readouterr().out
     model = load_model(run)
     assert torch.equal(output(apply_adapter(load_model(init), run / "adapter.pt")), output(model))
@@ -98,7 +99,11 @@ def test_evaluate_takes_base_and_file(tmp_path: Path, capsys: pytest.CaptureFixt
         scores.append(json.loads((tmp_path / "result.json").read_text(encoding="utf-8")))
     assert scores[0]["adapter"] is None and scores[1]["adapter"] == str(run / "adapter.pt")
     assert scores[0]["loss"] == scores[1]["loss"] and scores[1]["lang"] == "xx"
-    assert evaluate.main(["--checkpoint", str(run), *data, "--adapter", str(run / "adapter.pt")]) == 2
+    other = load_checkpoint(init)
+    other["weights"]["encoder.blocks.0.layers.0.norm.bias"] += 1
+    save_checkpoint(tmp_path / "other.pt", other)
+    arguments = ["--checkpoint", str(tmp_path / "other.pt"), "--adapter", str(run / "adapter.pt")]
+    assert evaluate.main([*arguments, *data]) == 2
     assert "made for another base" in capsys.readouterr().err
 
 
