@@ -23,8 +23,10 @@ import torch
 from tqdm import tqdm
 
 from quartznet import commandline, decoding, load_model, subtitles
+from quartznet.adapter import apply_adapter, read_adapter
 from quartznet.checkpoint import replace_atomically
 from quartznet.distributed import choose_device
+from quartznet.initial import read_base
 from quartznet.live import LiveRecogniser, Update, recognise_stream
 from quartznet.model import QuartzNet
 from quartznet.pcm_stream import microphone_blocks, pcm_blocks
@@ -49,6 +51,8 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("files", nargs="*", help="sound files; with --stream: - or microphone")
     parser.add_argument("--checkpoint", help="file or run folder (its best): ours, .nemo, .ckpt, .pt pair")
+    parser.add_argument("--adapter", metavar="FILE", help="what a fine-tuning changed in that checkpoint (adapter.pt)")
+    parser.add_argument("--lang", help="rules of custom words; the checkpoint's language when left out")
     parser.add_argument("--format", choices=FORMATS, default="txt", help="txt (default), json, srt, vtt or ctm")
     parser.add_argument("--out", metavar="FOLDER", help="a file for each recording, and not the screen")
     parser.add_argument(
@@ -87,13 +91,15 @@ def output_paths(files: Sequence[str], folder: str, kind: str) -> list[Path]:
     """``folder/stem.kind`` for each file.
 
     Raises:
-        ValueError: two of them would be the same.
+        ValueError: two of them would be the same, or one is there already, beside its sound: that may be its reference.
     """
     paths = [Path(folder, f"{Path(file).stem}.{kind}") for file in files]
     for index, path in enumerate(paths):
         if path in paths[:index]:
             first = files[paths.index(path)]
             raise ValueError(f"{first} and {files[index]} would both be written to {path}; transcribe them apart")
+        if path.exists() and path.resolve().parent == Path(files[index]).resolve().parent:
+            raise ValueError(f"{path} lies beside its sound and may be what was said in it; choose another --out")
     return paths
 
 
@@ -181,8 +187,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         options = read_options(arguments)
-        device, plain = choose_device(options.device), load_model(options.checkpoint)
-        code = trained_language(options.checkpoint)  # custom words go by its rules
+        device, code = choose_device(options.device), options.lang or trained_language(options.checkpoint)
+        if options.adapter:
+            plain = apply_adapter(read_base(options.checkpoint), options.adapter)
+            code = options.lang or read_adapter(options.adapter)["lang"]
+        else:
+            plain = load_model(options.checkpoint)
         chosen, _ = decoding.choose_decode(options, plain, find_language(code) if code else None)
         model = plain.to(device).for_inference(DTYPES[options.precision])
         decode = decoding.in_time(chosen, plain) if chosen else None

@@ -11,7 +11,7 @@ from test_train import english
 
 import evaluate
 import train
-from quartznet import load_model, save_nemo
+from quartznet import load_model, save_nemo, transcribe
 from quartznet.adapter import apply_adapter, fingerprint, main, read_adapter, save_adapter
 from quartznet.checkpoint import load_checkpoint, save_checkpoint
 from quartznet.initial import read_base
@@ -105,6 +105,17 @@ def test_evaluate_takes_base_and_file(tmp_path: Path, capsys: pytest.CaptureFixt
     arguments = ["--checkpoint", str(tmp_path / "other.pt"), "--adapter", str(run / "adapter.pt")]
     assert evaluate.main([*arguments, *data]) == 2
     assert "made for another base" in capsys.readouterr().err
+
+
+def test_transcribe_takes_base_and_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    init, run = tuned(tmp_path, "all")
+    save_adapter(run, run / "adapter.pt")
+    capsys.readouterr()
+    heard = []
+    for arguments in (["--checkpoint", str(run)], ["--checkpoint", str(init), "--adapter", str(run / "adapter.pt")]):
+        assert transcribe.main([str(tmp_path / "train0.wav"), "--format", "json", *arguments]) == 0
+        heard.append(json.loads(capsys.readouterr().out))
+    assert heard[0] == heard[1] and heard[0]["duration"] > 0
 
 
 def test_with_adapters_the_checkpoint_keeps_them(tmp_path: Path) -> None:

@@ -146,6 +146,15 @@ def test_mistakes_are_one_line(folder: Path, arguments: list[str], message: str,
     assert message in error and len(error.splitlines()) == 1
 
 
+def test_a_text_beside_its_sound_is_not_replaced(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    Path("a.txt").write_text("what was said", encoding="utf-8")
+    assert main(["a.mp3", "--checkpoint", "c.nemo", "--out", "."]) == 2
+    assert "a.txt lies beside its sound and may be what was said in it" in capsys.readouterr().err
+    assert Path("a.txt").read_text(encoding="utf-8") == "what was said"
+    assert main(["a.mp3", "--checkpoint", "c.nemo", "--out", ".", "--format", "srt"]) == 0
+    assert main(["a.mp3", "--checkpoint", "c.nemo", "--out", "elsewhere"]) == 0
+
+
 def test_a_real_network_hears_nothing_in_silence_and_words_in_words(
     shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
