@@ -120,9 +120,11 @@ def _clock(milliseconds: int, mark: str) -> str:
 
 
 def srt(words: Sequence[Word]) -> str:
-    """SubRip. It knows no escapes, so letters are written as they are."""
+    """SubRip. It knows no escapes, so letters are written as they are, but an arrow in a text is made shorter."""
     blocks = [
-        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n" + "\n".join(cue.lines) + "\n"
+        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n"
+        + "\n".join(cue.lines).replace("-->", "->")
+        + "\n"
         for number, cue in enumerate(make_cues(words), start=1)
     ]
     return "\n".join(blocks)
