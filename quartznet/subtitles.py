@@ -120,11 +120,9 @@ def _clock(milliseconds: int, mark: str) -> str:
 
 
 def srt(words: Sequence[Word]) -> str:
-    """SubRip. It knows no escapes, so letters are written as they are, but an arrow in a text is made shorter."""
+    """SubRip. It knows no escapes, so letters are written as they are."""
     blocks = [
-        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n"
-        + "\n".join(cue.lines).replace("-->", "->")
-        + "\n"
+        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n" + "\n".join(cue.lines) + "\n"
         for number, cue in enumerate(make_cues(words), start=1)
     ]
     return "\n".join(blocks)

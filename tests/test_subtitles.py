@@ -40,10 +40,6 @@ def test_srt_by_hand() -> None:
     assert srt(words) == ("1\n00:00:00,510 --> 00:00:01,650\nhello there\n\n2\n01:01:01,000 --> 01:01:02,000\nyou\n")
 
 
-def test_no_text_looks_like_the_times_of_another_subtitle() -> None:
-    assert srt(said(("a", 0.0, 1.0), ("-->", 1.0, 2.0))).count("-->") == 1
-
-
 def test_vtt_by_hand_with_letters_that_mean_something_there() -> None:
     words = said(("a<b", 0.0, 2.0), ("&", 2.0, 2.5), ("-->", 2.5, 3.0))
     assert vtt(words) == "WEBVTT\n\n00:00:00.000 --> 00:00:03.400\na&lt;b &amp; --&gt;\n"
