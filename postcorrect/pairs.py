@@ -38,7 +38,7 @@ class Pair:
 
     recognised: str  # "" where nothing was heard
     said: str
-    utterance: str = ""  # which clip, or which line of a text
+    utterance: str = ""  # which clip, or which sentence of a text
     source: str = ""  # greedy, "beam 2", "dropout 0.1 seed 3", "speed 0.9", "noise 10 dB", "fold 4", text, ...
 
     @property
