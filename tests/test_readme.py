@@ -73,6 +73,16 @@ def test_ngram_commands_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
         assert lm_command.main(words) == 2 and re.search("there is no", capsys.readouterr().err)
 
 
+def test_pairs_commands_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    from postcorrect import collect, error_model
+
+    monkeypatch.chdir(tmp_path)
+    found = commands("python -m postcorrect.collect ")
+    assert [collect.read_options(words).folds for words in found] == [None, 5, None]
+    [words] = commands("python -m postcorrect.error_model ")
+    assert error_model.main(words) == 2 and "there are no errors es.json" in capsys.readouterr().err
+
+
 def test_evaluation_commands_parse() -> None:
     from evaluate import read_options
 
@@ -150,7 +160,7 @@ def test_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "es.nemo").is_file()
 
 
-@pytest.mark.parametrize("package", ["quartznet", "data"])
+@pytest.mark.parametrize("package", ["quartznet", "data", "postcorrect"])
 def test_map_lists_every_module(package: str) -> None:
     section = re.split(rf"^{package}/ ", README, flags=re.MULTILINE)[1].split("\n\n")[0]
     for path in (ROOT / package).glob("*.py"):
