@@ -149,7 +149,7 @@ def test_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "es.nemo").is_file()
 
 
-@pytest.mark.parametrize("package", ["quartznet", "data"])
+@pytest.mark.parametrize("package", ["quartznet", "data", "postcorrect"])
 def test_map_lists_every_module(package: str) -> None:
     section = re.split(rf"^{package}/ ", README, flags=re.MULTILINE)[1].split("\n\n")[0]
     for path in (ROOT / package).glob("*.py"):
