@@ -304,6 +304,16 @@ class Corrector(nn.Module):
         """``encode``, then ``decode``: (batch, target time, rows)."""
         return self.decode(target, self.encode(source, source_mask), source_mask)
 
+    def correct(self, texts: Sequence[str]) -> list[str]:
+        """The most probable text for each, by a beam of four; ``postcorrect.candidates`` has more to choose from.
+
+        What cannot be corrected comes back as it is: see ``postcorrect.candidates``.
+        """
+        from postcorrect.candidates import candidates
+
+        found = candidates(self, texts)
+        return [best[0].text if best else text for text, best in zip(texts, found, strict=True)]
+
 
 def _initialise(module: nn.Module) -> None:
     """As BERT begins: small numbers, so that at first all tokens are about equally probable."""

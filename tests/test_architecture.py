@@ -148,12 +148,14 @@ TOP = {
     "quartznet.lm_command": ("quartznet", "data"),
 }
 
-# The public ``model.transcribe(paths)`` lives far above the model, so it is imported inside that method only; and the
-# commands ``python -m quartznet.text audit`` and ``python -m quartznet.lm`` need the modules that they are typed with.
+# The public ``model.transcribe(paths)`` and ``corrector.correct(texts)`` live far above their models, so they are
+# imported inside those methods only; and the commands ``python -m quartznet.text audit`` and ``python -m quartznet.lm``
+# need the modules that they are typed with.
 LATE = (
     ("quartznet.model", "quartznet.recordings"),
     ("quartznet.text", "quartznet.audit_file"),
     ("quartznet.lm", "quartznet.lm_command"),
+    ("postcorrect.model", "postcorrect.candidates"),
 )
 
 
