@@ -155,19 +155,23 @@ class WordPiece:
     def learn(cls, texts: Iterable[str], size: int) -> Self:
         """A vocabulary of at most ``size`` tokens out of texts, for a BERT of one's own; capitals and accents are kept.
 
+        The same texts give the same vocabulary: the trainer numbers letters within words as it meets them, in an order
+        that changes from run to run and decides between equally frequent pieces, so they are numbered before it starts.
+
         Raises:
             ValueError: the texts have more different letters than fit.
         """
-        names = list(NAMES.values())
+        texts, names = list(texts), list(NAMES.values())
+        letters = sorted({letter for text in texts for letter in text if not letter.isspace()})
+        first = names + [CONTINUES + letter for letter in letters]
+        if len(first) + len(letters) > size:
+            raise ValueError(f"{len(first) + len(letters)} tokens are needed for the letters alone, got size {size}")
         rules = _rules({"do_lower_case": False, "strip_accents": False}, [])
         tokenizer = _build({name: number for number, name in enumerate(names)}, names, rules)
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=size, special_tokens=names, continuing_subword_prefix=CONTINUES, show_progress=False
+        tokenizer.train_from_iterator(
+            texts, trainers.WordPieceTrainer(vocab_size=size, special_tokens=first, show_progress=False)
         )
-        tokenizer.train_from_iterator(texts, trainer)
-        if tokenizer.get_vocab_size() > size:
-            raise ValueError(f"{tokenizer.get_vocab_size()} tokens are needed for the letters alone, got size {size}")
-        return cls.from_json(tokenizer.to_str(), SpecialTokens(*range(len(names))))
+        return cls(_build(tokenizer.get_vocab(), names, rules), SpecialTokens(*range(len(names))))
 
     @classmethod
     def from_json(cls, text: str, special: SpecialTokens) -> Self:

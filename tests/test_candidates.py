@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_bert import tiny_config, tiny_corrector, tiny_tokenizer
+from tiny_bert import SPECIAL, tiny_config, tiny_corrector, tiny_tokenizer
 
 from postcorrect.candidates import candidates, log_probs
+from postcorrect.config import CorrectorConfig, DropoutConfig, StackConfig
 from postcorrect.model import Corrector
 from postcorrect.search import SearchSettings
 
@@ -60,6 +61,26 @@ def test_a_probability_by_hand(corrector: Corrector) -> None:
             logits = corrector(torch.tensor([ids]), mask, torch.tensor([target]))[0]
         expected = sum(float(logits[place].log_softmax(-1)[token]) for place, token in enumerate(target[1:]))
         assert value == pytest.approx(expected, abs=1e-3)
+
+
+def test_it_learns_four_corrections_by_heart(tmp_path: Path) -> None:
+    """End to end: a random network, ordinary cross-entropy, then texts through the search."""
+    pairs = {"the contry": "the country's", "dont worry": "don't worry", "a b": "a b", "mother in low": "mother-in-law"}
+    tokenizer, still = tiny_tokenizer(tmp_path), StackConfig(1, 1e-5, DropoutConfig.everywhere(0.0))
+    sizes = {"channels": 32, "heads": 2, "feed_forward": 64, "positions": 40}
+    corrector = Corrector(
+        CorrectorConfig(len(tokenizer), **sizes, encoder=still, decoder=still, special=SPECIAL), tokenizer
+    )
+    source, mask = tokenizer.encode(list(pairs), 40)
+    target, seen = tokenizer.encode(list(pairs.values()), 40)
+    wanted = target[:, 1:].masked_fill(~seen[:, 1:], -100)
+    optimizer = torch.optim.Adam(corrector.parameters(), 0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        logits = corrector(source, mask, target[:, :-1])
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten()).backward()
+        optimizer.step()
+    assert corrector.correct(list(pairs)) == list(pairs.values())
 
 
 def test_bad_input_is_named(corrector: Corrector) -> None:

@@ -179,6 +179,8 @@ def test_equal_lines_and_odd_line_ends(tmp_path: Path) -> None:
 def test_a_vocabulary_of_ones_own(tmp_path: Path) -> None:
     texts = ["el señor Mañana", "la señora mañana", "l'hombre"] * 5
     own = WordPiece.learn(texts, 60)
+    assert all(WordPiece.learn(texts, 60).to_json() == own.to_json() for _ in range(4))
+    assert len(own.ids(["señora"])[0]) < 2 + len("señora")  # longer pieces than letters
     assert own.special == SPECIAL and len(own) <= 60
     assert all(own.repeats(text) for text in texts)
     own.save(tmp_path)
