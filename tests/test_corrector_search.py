@@ -1,4 +1,8 @@
-"""Greedy and beam search against plain loops and exhaustive search, alone and in batches."""
+"""Greedy and beam search against plain loops and exhaustive search, alone and in batches.
+
+The random networks are the same in every run: of some thousand one has two texts that are equal to seven digits, and
+there rounding decides which of them a beam keeps.
+"""
 
 import itertools
 import math
@@ -54,17 +58,19 @@ def plain_greedy(corrector: Corrector, source: Tensor, mask: Tensor, limit: int)
 
 
 def assert_same(found: list[Written], expected: list[Written]) -> None:
-    assert [written.ids for written in found] == [written.ids for written in expected]
-    for one, other in zip(found, expected, strict=True):
-        assert math.isclose(one.log_prob, other.log_prob, abs_tol=1e-3)
-        assert math.isclose(one.score, other.score, abs_tol=1e-3)
+    """The same texts with the same numbers, the best first; two that are equal to six digits may change places."""
+    for name in ("score", "log_prob"):
+        numbers = {written.ids: getattr(written, name) for written in expected}
+        assert {written.ids: getattr(written, name) for written in found} == pytest.approx(numbers, abs=1e-3)
+    scores = [written.score for written in found]
+    assert scores == pytest.approx(sorted(scores, reverse=True), abs=1e-4) and len(found) == len(expected)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Greedy
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 999), end_bias=st.sampled_from([-2.0, 0.0, 1.0]))
 def test_greedy_is_a_plain_loop_without_cache(seed: int, end_bias: float) -> None:
     corrector = network(seed, end_bias=end_bias)
@@ -76,7 +82,7 @@ def test_greedy_is_a_plain_loop_without_cache(seed: int, end_bias: float) -> Non
         assert found[row].ids == ids and math.isclose(found[row].log_prob, total, abs_tol=1e-3)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 999), penalty=st.sampled_from([0.0, 0.6, 2.0]), end_bias=st.sampled_from([-2.0, 0.0, 1.0]))
 def test_a_beam_of_one_is_greedy(seed: int, penalty: float, end_bias: float) -> None:
     corrector = network(seed, end_bias=end_bias)
@@ -91,7 +97,7 @@ def test_a_beam_of_one_is_greedy(seed: int, penalty: float, end_bias: float) -> 
 # The beam
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 999), penalty=st.sampled_from([0.0, 1.0]))
 def test_a_beam_that_never_fills_finds_the_best_of_all_texts(seed: int, penalty: float) -> None:
     """Three tokens of text and at most three of them: 40 texts."""
@@ -130,7 +136,7 @@ def plain_beam(
     return [Written(ids[:-1], total, score(ids, total)) for ids, total, _ in beams[: options.count]]
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 999),
     penalty=st.sampled_from([0.0, 0.6, 2.0]),
