@@ -129,7 +129,10 @@ def answer(
     if not is_timed:
         return Answer(text)
     seconds = model.samples_per_output / model.config.features.sample_rate
-    words = decoding.timed(log_probs, length, heard, model.alphabet, seconds)
+    try:
+        words = decoding.timed(log_probs, length, heard, model.alphabet, seconds)
+    except ValueError:  # no path reads so; such texts are counted where words are asked for
+        return Answer(text)
     if not is_plain:
         words = [replace(word, text=part) for word in words for part in language.normalize(word.text).split()]
     return Answer(text, tuple(words) if [word.text for word in words] == text.split() else ())
@@ -254,13 +257,15 @@ def compared(other: Result, result: Evaluation, checkpoint: str) -> Comparison:
     return against
 
 
-def calibration(rows: Sequence[Transcript], is_asked: bool) -> Calibration | None:
+def calibration(rows: Sequence[Transcript], is_asked: bool, is_timed: bool) -> Calibration | None:
     """Whether words are right as often as the network is sure of them; None where their confidence is not known."""
     sure = [word.confidence for row in rows for word in row.words]
     right = [flag for row in rows for flag in are_right(row.reference, [word.text for word in row.words])]
     found = calibrate(sure, right) if sure else None
     if is_asked:
         print(f"\n{found or 'no words were heard, so nothing can be said about how sure they are'}")
+    if lost := sum(bool(row.hypothesis) and not row.words for row in rows) if is_timed else 0:
+        print(f"{lost} texts have no place in time, so their words are in no table of confidence")
     return found
 
 
@@ -342,10 +347,10 @@ def evaluate(options: argparse.Namespace) -> None:
     more = tables(list(scores.values()), heard, fields)
     if hotwords:
         more["hotwords"] = print_hotwords(hotwords, rows, " " in model.config.labels)
-    if sure := calibration(rows, options.confidence):
+    if sure := calibration(rows, options.confidence, bool(options.confidence or options.report)):
         more["confidence"] = sure.for_json()
     against = compared(other, result, options.checkpoint) if other else None
-    told = {"checkpoint": options.checkpoint, "adapter": options.adapter, "decoding": decoding.described(options)}
+    told = {"checkpoint": options.checkpoint, "adapter": options.adapter, "decoding_asked": decoding.described(options)}
     if options.report:
         facts = tuple((name, text) for name, text in {**told, "data": description}.items() if text)
         title = f"How {Path(options.checkpoint).name} hears {Path(options.data).name}"

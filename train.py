@@ -14,6 +14,7 @@ output layer that fit the new letters (``quartznet.head``); ``--preset`` then ha
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -222,13 +223,15 @@ def train(options: Options) -> int:
     settings = options.settings()
     device = distributed.choose_device(settings.device)
     out = Path(settings.out)
-    with distributed.processes(device):
+    with distributed.processes(device), ExitStack() as claims:
         if not distributed.is_main():
             logging.getLogger().setLevel(logging.WARNING)
         torch.manual_seed(settings.seed)
         with distributed.main_first():  # an archive is unpacked, or the embedded default made, once
             splits = read_data(settings)
         logging.info("%s", splits.description)
+        if not options.find_lr:
+            claims.enter_context(claimed(out))
         if options.recipe:
             splits = measured(splits)
             seconds = [clip.duration for clip in splits.train]
@@ -261,8 +264,7 @@ def train(options: Options) -> int:
         if options.find_lr:
             print(curve_table(find_rate(model, loader, settings, task, out), settings.optim.lr))
             return 0
-        with claimed(out):
-            state, signal = fit(model, loader, settings, task, out)
+        state, signal = fit(model, loader, settings, task, out)
         is_main = distributed.is_main()
     if signal is not None:
         if is_main:

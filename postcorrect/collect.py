@@ -38,7 +38,7 @@ from quartznet import commandline, load_model
 from quartznet.claim import claimed
 from quartznet.decoding import network_hash
 from quartznet.distributed import choose_device
-from quartznet.letter_stream import read_lines, rules_for, sentences_of
+from quartznet.lm_text import Text, rules
 from quartznet.model import QuartzNet
 from quartznet.text import Language
 from quartznet.writing import choose_language
@@ -227,13 +227,20 @@ def decode(options: argparse.Namespace) -> Found:
 
 def read_text(options: argparse.Namespace, found: Found) -> list[str]:
     """The different sentences of ``--text`` by the rules of the clips, of ``--lang``, or of the errors."""
-    lines, language = read_lines(options.text), found.language
+    language = found.language
     if language is None:
         lang = options.lang or lang_of(options.errors)
         if not lang:
             raise ValueError("--lang is missing: by the rules of which language is --text written?")
-        language = rules_for(lang, lines)
-    return list(dict.fromkeys(sentences_of(lines, language, "text")))
+        language = rules(lang, options.text)
+    text = Text(options.text, language)
+    sentences = list(dict.fromkeys(text.sentences()))
+    if not sentences:
+        raise text.nothing_left()
+    print(text.report())
+    if text.empty:
+        print(f"{text.empty:,} lines are left out, nothing is left of them")
+    return sentences
 
 
 def check_letters(sentences: Sequence[str], model: ErrorModel) -> str:

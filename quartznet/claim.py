@@ -16,23 +16,27 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+LOCK = ".lock"
+
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Inside the ``with`` block no other process can claim ``folder``, which is made; of several ranks the first asks.
+    """Inside the ``with`` block no other process can claim ``folder``; of several ranks the first asks.
+
+    The folder is made, and unmade if it stays empty.
 
     Raises:
         ValueError: on all ranks, where another training has it.
     """
-    file, is_taken = None, False
+    file, is_taken, is_new = None, False, not folder.exists()
     if distributed.is_main() and fcntl is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a")
+        file = (folder / LOCK).open("a")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # flock's would live on in the loaders' processes
+        except (BlockingIOError, PermissionError):
             is_taken = True
         except OSError as error:
             logger.warning("%s cannot be locked (%s); start no second training there", folder, error.strerror)
@@ -45,3 +49,6 @@ def claimed(folder: Path) -> Iterator[None]:
     finally:
         if file is not None:
             file.close()
+            if is_new and [path.name for path in folder.iterdir()] == [LOCK]:  # the training never began
+                (folder / LOCK).unlink()
+                folder.rmdir()

@@ -183,7 +183,8 @@ def check_learning(settings: TrainSettings, make_model: Callable[[], QuartzNet],
     lr, model = settings.optim.lr, make_model()
     batch = batch.to(model.device)
     curve, seconds = learn(model, batch, settings, lr, SECONDS, 100)
-    measure_batch_norm(model, [batch])  # its running statistics are steps behind the weights
+    if settings.tune.batchnorm not in ("affine", "frozen"):
+        measure_batch_norm(model, [batch])  # running statistics are steps behind the weights
     rows, _ = recognise(model, [batch])
     wer = summarise(rows).wer
     slower: list[float] = []

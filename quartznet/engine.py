@@ -257,7 +257,8 @@ def fit(
     training = start(model, loader, settings, task, out)
     state = training.state
     total_steps = steps_in_all(state, settings)
-    if not state.history and (state.step >= total_steps or (state.step == 0 and task.evaluate_first)):
+    scored = state.history[-1]["step"] if state.history else -1
+    if (state.step >= total_steps and scored < state.step) or (state.step == 0 and scored < 0 and task.evaluate_first):
         state.evaluation_due = True  # told to do fewer steps than are done, or nothing yet is better than the base
     log = RunLog(out, state.step, total_steps, state.evaluation_due)
     began, saved = time.monotonic() - state.seconds, time.monotonic()

@@ -8,7 +8,8 @@ alpha = 0 is the network before fine-tuning, its output layer carried over to th
 alpha = 1 the tuned one, both bit for bit. In between the new language often loses little while the old one comes back.
 
 The surprise: averaged batch-norm statistics fit neither network, because the activations of averaged weights are not
-the average of activations. So for every alpha in between they are measured anew on training clips.
+the average of activations. So for every alpha in between they are measured anew on training clips; not where
+both ends have the same, because batch norm was frozen.
 """
 
 import argparse
@@ -118,9 +119,11 @@ class Line:
     watched: list[WatchedSet]
 
     def go_to(self, alpha: float) -> None:
-        """Fills the model; in between the ends its batch norms are measured."""
+        """Fills the model; in between the ends its batch norms are measured, unless the tuning left them alone."""
         self.model.load_state_dict(interpolated(self.start, self.end, alpha))
-        if 0.0 < alpha < 1.0:
+        statistics = [name for name in self.start if name.endswith(("running_mean", "running_var"))]
+        have_moved = any(not torch.equal(self.start[name], self.end[name]) for name in statistics)
+        if 0.0 < alpha < 1.0 and have_moved:
             measure_batch_norm(self.model, self.train)
 
     def scores(self) -> tuple[float, float, list[float]]:

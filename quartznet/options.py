@@ -9,7 +9,7 @@ what; a manifest that is called ``all`` is written ``./all``.
 import argparse
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from quartznet.config import TrainSettings
 from quartznet.initial import read_base
 from quartznet.recipes import LIMITS, Choice, Situation, as_mapping, choose, table
 from quartznet.runstate import flatten
-from quartznet.settings import from_dict, override, to_dict
+from quartznet.settings import from_dict, load_yaml, override, to_dict
 from quartznet.text import find_language
 
 logger = logging.getLogger(__name__)
@@ -108,14 +108,20 @@ def read_options(arguments: Sequence[str] | None, description: str, usage: str) 
         mapping["out"] = f"runs/{mapping['lang']}-{stem}"
     if Path(mapping["out"]).exists() and not Path(mapping["out"]).is_dir():
         raise ValueError(f"--out {mapping['out']} is a file; the run needs a folder of its own")
-    recipe = options.recipe or ("auto" if mapping.get("init") and not options.config else "none")
+    recipe = options.recipe
+    if recipe is None and mapping.get("init") and not options.config:
+        recipe = "auto"
+        if (own := Path(mapping["out"], "settings.yaml")).exists() and own.with_name("last.pt").exists():
+            logger.info("settings that are not given are those of %s; --recipe auto would choose anew", own)
+            mapping, recipe = merged(load_yaml(own), mapping), None
     found = Options(mapping, None if recipe == "none" else recipe, options.find_lr)
-    check_effect(found.settings())  # what is impossible or idle is said before the data is read
+    settings = found.settings()  # what is impossible or idle is said before the data is read
+    check_effect(settings, flatten(commandline.chosen_settings(options, None)))
     return found
 
 
-def check_effect(settings: TrainSettings) -> None:
-    """Raises ValueError for a setting that differs from its default and does nothing, because another is missing."""
+def check_effect(settings: TrainSettings, given: Collection[str]) -> None:
+    """Raises ValueError for a setting in ``given`` that is not its default and does nothing, as another is missing."""
     tune, keep, method = settings.tune, settings.keep, settings.sequence.method
     needs = {  # prefix of settings -> whether they have an effect, and what would give them one
         "tune.lora_": (tune.train == "lora", "--train lora"),
@@ -131,7 +137,7 @@ def check_effect(settings: TrainSettings) -> None:
     plain = flatten(to_dict(TrainSettings()))
     for name, value in flatten(to_dict(settings)).items():
         has_effect, need = next((need for prefix, need in needs.items() if name.startswith(prefix)), (True, ""))
-        if value != plain[name] and not has_effect and name != "sequence.method":
+        if name in given and value != plain[name] and not has_effect and name != "sequence.method":
             raise ValueError(f"--{name} {value} does nothing without {need}; add that, or leave it out")
 
 

@@ -49,18 +49,14 @@ class Window:
 def truncate_metrics(path: Path, last_step: int, evaluation_due: bool = False) -> None:
     """Drops the records after ``last_step``, and lines that a crash or a full disk left unfinished.
 
-    With ``evaluation_due`` also the evaluation of ``last_step``, which is about to be repeated; at step 0 the watched
-    sets too, whose scores the run state keeps.
+    With ``evaluation_due`` also the evaluation of ``last_step``, which is about to be repeated.
     """
     kept = []
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     for line in text.split("\n")[:-1]:  # what follows the last line end is unfinished
         try:
             record = json.loads(line)
-            repeated = record["step"] == last_step and (
-                (evaluation_due and record["kind"] in ("dev", "watch"))
-                or (last_step == 0 and record["kind"] == "watch")
-            )
+            repeated = evaluation_due and record["step"] == last_step and record["kind"] in ("dev", "watch")
             if record["step"] <= last_step and not repeated:
                 kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):

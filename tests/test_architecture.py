@@ -134,8 +134,8 @@ LEVELS = (
 )
 LEVEL_OF = {f"quartznet.{name}": level for level, names in enumerate(LEVELS) for name in names}
 
-# Above all levels: they use the whole package, ``load_model`` included, and only scripts and each other may use them.
-# Those that are commands about a corpus import data too, as train.py does.
+# Above all levels: they use the whole package, ``load_model`` included; only postcorrect, scripts and each other use
+# them. Those that are commands about a corpus import data too, as train.py does.
 TOP = {
     "quartznet.initial": ("quartznet",),
     "quartznet.adapter": ("quartznet",),
@@ -150,12 +150,14 @@ TOP = {
     "quartznet.neural_lm": ("quartznet", "data"),
 }
 
-# The public ``model.transcribe(paths)`` lives far above the model, so it is imported inside that method only; and the
-# commands ``python -m quartznet.text audit`` and ``python -m quartznet.lm`` need the modules that they are typed with.
+# The public ``model.transcribe(paths)`` and ``corrector.correct(texts)`` live far above their models, so they are
+# imported inside those methods only; and the commands ``python -m quartznet.text audit`` and ``python -m quartznet.lm``
+# need the modules that they are typed with.
 LATE = (
     ("quartznet.model", "quartznet.recordings"),
     ("quartznet.text", "quartznet.audit_file"),
     ("quartznet.lm", "quartznet.lm_command"),
+    ("postcorrect.model", "postcorrect.candidates"),
 )
 
 
@@ -219,7 +221,7 @@ def _allowed(module: str, target: str) -> bool:
     if module in TOP:
         return other in TOP[module]
     if target in TOP:
-        return False
+        return package == "postcorrect" and target != "quartznet.initial"  # its commands stand above those
     if other not in MAY_IMPORT[package]:
         return False
     if package == "data" and other == "quartznet":

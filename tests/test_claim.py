@@ -1,7 +1,10 @@
 """quartznet.claim: a second training in the same folder is refused, a later one is not."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -29,10 +32,27 @@ def test_a_folder_belongs_to_one_process_until_it_ends(tmp_path: Path) -> None:
         with claimed(tmp_path / "runs" / "it"):  # another folder
             pass
         other.kill()
+    assert not (tmp_path / "runs" / "it").exists()  # nothing came of it
     with claimed(folder):
-        pass
+        (folder / "log").touch()
     with claimed(folder):  # and again
         pass
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", "log"]
+
+
+def test_a_child_that_lives_on_holds_nothing(tmp_path: Path) -> None:
+    with claimed(tmp_path):
+        child = os.fork()
+        if child == 0:
+            time.sleep(30)
+            os._exit(0)
+    try:
+        with subprocess.Popen([sys.executable, "-c", OTHER, str(tmp_path)], stdin=-1, stdout=-1) as other:
+            assert other.stdout.readline() == b"claimed\n"
+            other.kill()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_file_systems_without_locks(
@@ -41,7 +61,7 @@ def test_file_systems_without_locks(
     def refuse(*arguments: object) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(claim.fcntl, "flock", refuse)
+    monkeypatch.setattr(claim.fcntl, "lockf", refuse)
     with claimed(tmp_path):
         assert "cannot be locked (No locks available)" in caplog.text
     monkeypatch.setattr(claim, "fcntl", None)

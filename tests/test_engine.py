@@ -453,9 +453,12 @@ def test_fewer_steps_than_done_and_never_evaluated_is_evaluated(tmp_path: Path) 
         os.kill(os.getpid(), signal.SIGTERM)
         return losses_of(model, batch, generator)
 
-    train(tmp_path, settings_for(), {"loss": interrupted})
-    train(tmp_path, settings_for(steps=1))
-    assert load_checkpoint(tmp_path / "best.pt")["score"]["step"] == 1
+    train(tmp_path / "new", settings_for(), {"loss": interrupted})
+    train(tmp_path / "new", settings_for(steps=1))
+    assert load_checkpoint(tmp_path / "new" / "best.pt")["score"]["step"] == 1
+    train(tmp_path / "tuned", settings_for(keep_best=3), {"loss": interrupted, "evaluate_first": True})
+    train(tmp_path / "tuned", settings_for(steps=1, keep_best=3), {"evaluate_first": True})
+    assert {path.stem.partition("step")[2] for path in (tmp_path / "tuned").glob("wer*")} == {"0", "1"}
 
 
 def test_clips_of_the_dev_part_that_fail_are_listed(tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ import torch
 from test_finetune import FOUR, batch_of, statistics
 from test_model import small_model
 from test_old_speech import command
+from test_train import english
 
 import train
 from quartznet import load_model
 from quartznet.checkpoint import load_checkpoint, save_checkpoint
-from quartznet.interpolate import interpolated, main, measure_batch_norm
+from quartznet.interpolate import Line, interpolated, main, measure_batch_norm
 
 
 def test_the_ends_are_the_networks_bit_for_bit() -> None:
@@ -54,7 +55,7 @@ def test_only_statistics_change() -> None:
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert train.main(command(tmp_path)) == 0
+    assert train.main(command(tmp_path, "--batchnorm", "auto")) == 0
     capsys.readouterr()
     run, out = str(tmp_path / "run"), str(tmp_path / "half.pt")
     corpus = tmp_path / "corpus"
@@ -85,3 +86,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     save_checkpoint(tmp_path / "other.pt", payload | {"weights": payload["weights"] | {name: base[name] + 1}})
     assert main([run, "--data", str(corpus), "--base", str(tmp_path / "other.pt")]) == 2
     assert f"other.pt is not the network that {run} began with" in capsys.readouterr().err
+
+
+def test_statistics_that_both_ends_share_stay(tmp_path: Path) -> None:
+    network = load_model(english(tmp_path / "en.pt"))
+    start = network.state_dict()
+    end = {name: value + 1 if name.endswith("pointwise.weight") else value for name, value in start.items()}
+    Line(network, start, end, [], [], []).go_to(0.5)  # nothing to measure on is no error
+    name = "encoder.blocks.0.layers.0.norm.running_var"
+    assert torch.equal(network.state_dict()[name], start[name])

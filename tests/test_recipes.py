@@ -154,3 +154,18 @@ def test_a_recipe_is_one_of_five(capsys: pytest.CaptureFixture) -> None:
     assert train.main([*SCRATCH, "--recipe", "best"]) == 2
     assert "invalid choice: 'best'" in capsys.readouterr().err
     assert read_settings([*SCRATCH, "--recipe", "auto"]).optim.name == "novograd"  # before the hours are known
+
+
+def test_a_run_goes_on_with_its_own_settings(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """One that began without a recipe, or with less speech, would get another optimiser from today's."""
+    manifest, run = tones.write_corpus(tmp_path), tmp_path / "run"
+    arguments = ["--init", str(english(tmp_path / "en.pt")), "--lang", "xx", "--data", str(manifest), "--out", str(run)]
+    arguments += ["--device", "cpu", "--data.workers", "0", "--allow-char-loss"]
+    assert train.main([*arguments, "--recipe", "none", "--epochs", "1"]) == 0
+    assert train.main([*arguments, "--epochs", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert f"settings that are not given are those of {run / 'settings.yaml'}" in printed
+    assert "changed since the last run: epochs: 1 -> 2" in printed
+    assert load_yaml(run / "settings.yaml")["optim"]["name"] == "novograd" and not (run / "recipe.yaml").exists()
+    assert train.main([*arguments, "--recipe", "auto", "--epochs", "2"]) == 2
+    assert "was trained with optim.name novograd" in capsys.readouterr().err

@@ -79,7 +79,7 @@ def test_a_neural_model_is_tuned_obeyed_and_recorded(
     assert evaluate.main(scored) == 0
     assert ("lm.pt was no sure help on" in caplog.text) == (not tuned.neural.helps)
     assert evaluate.main([*scored, "--gamma", "0.5", "--alpha", "0.1", "--beam", "8"]) == 0
-    decoding = json.loads(result.read_text(encoding="utf-8"))["decoding"]
+    decoding = json.loads(result.read_text(encoding="utf-8"))["decoding_asked"]
     assert decoding == f"--lm {case.arpa} --beam 8 --alpha 0.1 --neural {neural} --gamma 0.5"
     capsys.readouterr()
     assert tune(case) == 0
