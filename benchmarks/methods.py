@@ -212,14 +212,11 @@ def draw(languages: Sequence[str], out: str, path: str) -> None:
     figure = Figure(figsize=(6.2 * len(languages), 4.8), dpi=110, layout="constrained")
     panels = figure.subplots(1, len(languages), squeeze=False)[0]
     for panel, language in zip(panels, languages, strict=True):
-        rows = [
-            row
-            for row in rows_of(language, tuple(ROWS))
-            if (run_folder(out, language, row, 0) / "metrics.jsonl").exists()
-        ]
-        curves = [dev_scores(run_folder(out, language, row, 0)) for row in rows]
-        places = spread([100 * curve[-1]["cer"] for curve in curves], 4.0)
-        for row, curve, place in zip(rows, curves, places, strict=True):
+        folders = {row: run_folder(out, language, row, 0) for row in rows_of(language, tuple(ROWS))}
+        found = {row: dev_scores(folder) for row, folder in folders.items() if (folder / "metrics.jsonl").exists()}
+        curves = {row: curve for row, curve in found.items() if curve}  # the others have only just begun
+        places = spread([100 * curve[-1]["cer"] for curve in curves.values()], 4.0)
+        for (row, curve), place in zip(curves.items(), places, strict=True):
             color = (*COLORS, *MORE_COLORS)[list(ROWS).index(row)]
             steps, cer = [record["step"] for record in curve], [100 * record["cer"] for record in curve]
             style = "--" if row.startswith("scratch") else "-"
