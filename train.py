@@ -236,7 +236,7 @@ def train(options: Options) -> int:
             splits = measured(splits)
             seconds = [clip.duration for clip in splits.train]
             settings, choices = follow_recipe(options, seconds, device.type, distributed.world_size())
-            if distributed.is_main() and not (out / "last.pt").exists():  # a run that goes on has its own
+            if distributed.is_main() and not options.find_lr and not (out / "last.pt").exists():
                 save_recipe(out / "recipe.yaml", to_dict(settings), choices)
         language = choose_language(splits, settings)
         base = read_base(settings.init) if settings.init else None

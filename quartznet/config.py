@@ -76,6 +76,8 @@ class FeatureConfig:
         for name in ("window_size", "hop"):
             if getattr(self, name) > self.fft_size:
                 raise ValueError(f"features.{name} {getattr(self, name)} is longer than fft_size {self.fft_size}")
+        if self.fft_size % 2:  # there floor(samples / hop) + 1 would promise a frame too many
+            raise ValueError(f"features.fft_size must be even, got {self.fft_size}")
         if self.fft_size > 32768 or self.mels > min(1024, self.fft_size // 2 + 1):  # a table of 134 MB at most
             raise ValueError(
                 f"features.fft_size can be at most 32768 and features.mels at most 1024 and fft_size / 2 + 1, "

@@ -146,6 +146,7 @@ def test_errors_inside_a_list_of_blocks() -> None:
         (FeatureConfig, {"hop": 0}, r"features\.hop must be at least 1"),
         (FeatureConfig, {"window_size": 600}, "600 is longer than fft_size 512"),
         (FeatureConfig, {"hop": 513}, "hop 513 is longer than fft_size 512"),
+        (FeatureConfig, {"fft_size": 513}, "fft_size must be even, got 513"),
         (FeatureConfig, {"dither": -1.0}, "dither not negative, got 16 and -1.0"),
         (FeatureConfig, {"pad_to": 1_000_000}, "pad_to must be 0 to 1024"),
         (FeatureConfig, {"mels": 258}, "mels at most 1024 and fft_size / 2"),
