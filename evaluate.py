@@ -265,7 +265,7 @@ def calibration(rows: Sequence[Transcript], is_asked: bool, is_timed: bool) -> C
     if is_asked:
         print(f"\n{found or 'no words were heard, so nothing can be said about how sure they are'}")
     if lost := sum(bool(row.hypothesis) and not row.words for row in rows) if is_timed else 0:
-        print(f"{lost} texts have no place in time, so their words are in no table of confidence")
+        print(f"{lost} texts have no place in time; their words are in no table of confidence")
     return found
 
 
