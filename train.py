@@ -278,20 +278,11 @@ def train(options: Options) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 something to correct (one line on stderr), 128 + n stopped by signal n."""
-    try:
-        with commandline.messages_on_screen():
-            return train(read_options(arguments, __doc__.split("\n")[0], USAGE))
-    except torch.OutOfMemoryError:
-        print(
-            "error: the GPU's memory is full; lower --data.batch_seconds and raise --optim.accumulate", file=sys.stderr
-        )
-        return 2
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("aborted; what was saved before is untouched: the same command continues", file=sys.stderr)
-        return 130
+    return commandline.run(
+        lambda: train(read_options(arguments, __doc__.split("\n")[0], USAGE)),
+        memory="--data.batch_seconds and raise --optim.accumulate",
+        stopped="aborted; what was saved before is untouched: the same command continues",
+    )
 
 
 if __name__ == "__main__":

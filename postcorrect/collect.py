@@ -314,17 +314,13 @@ def collect(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 something to correct (one line on stderr), 130 stopped."""
-    try:
+
+    def work() -> None:
         options = read_options(arguments)
-        with commandline.messages_on_screen(), claimed(Path(options.out)):
+        with claimed(Path(options.out)):
             collect(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; what is decoded stays: the same command goes on", file=sys.stderr)
-        return 130
-    return 0
+
+    return commandline.run(work, stopped="stopped; what is decoded stays: the same command goes on")
 
 
 if __name__ == "__main__":

@@ -104,7 +104,12 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
     return options
 
 
-def run(work: Callable[[], int | None], memory: str = "--batch-seconds", log: TextIO | None = None) -> int:
+def run(
+    work: Callable[[], int | None],
+    memory: str = "--batch-seconds",
+    log: TextIO | None = None,
+    stopped: str = "aborted",
+) -> int:
     """The exit status of a command that is done by ``work``: its own, None is 0; 2 something to correct; 130 Ctrl-C.
 
     What there is to correct is one line on stderr. Names of files that are no UTF-8 are shown with escapes.
@@ -113,6 +118,7 @@ def run(work: Callable[[], int | None], memory: str = "--batch-seconds", log: Te
         work: reads the command line and does all the rest; may raise ValueError, OSError.
         memory: what to lower where the GPU's memory is full.
         log: where the messages of the packages go; stdout if left out.
+        stopped: what is said after Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -125,7 +131,7 @@ def run(work: Callable[[], int | None], memory: str = "--batch-seconds", log: Te
     except (ValueError, OSError) as error:
         told = f"error: {_one_line(error)}"
     except KeyboardInterrupt:
-        print("aborted", file=sys.stderr)
+        print(stopped, file=sys.stderr)
         return 130
     print(told, file=sys.stderr)
     return 2
