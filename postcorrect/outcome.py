@@ -21,6 +21,7 @@ from typing import Literal
 
 from postcorrect.errors import COLUMNS, KINDS, Run, find_runs
 from quartznet.audit import columns_of, cut
+from quartznet.hotwords import CONTROL
 from quartznet.metrics import ErrorCounts, bootstrap_interval, error_counts, total
 from quartznet.significance import Difference, paired_bootstrap
 
@@ -264,7 +265,8 @@ def _compared(sentences: Iterable[Sentence]) -> tuple[dict[str, Errors], Counter
 
 
 def _interval(ends: tuple[float, float], sign: str = "") -> str:
-    return f"{100 * ends[0]:{sign}.2f} .. {100 * ends[1]:{sign}.2f}"
+    digits = 2 if max(map(abs, ends)) < 9.999 else 0  # from 1000 % on they would not fit
+    return f"{100 * ends[0]:{sign}.{digits}f} .. {100 * ends[1]:{sign}.{digits}f}"
 
 
 def _rates(found: Outcome) -> Iterator[str]:
@@ -329,7 +331,7 @@ def _wrapped(counts: Counter[str]) -> Iterator[str]:
     """The most frequent ones, of equals the first ones, in ``EXAMPLE_LINES`` lines."""
     lines = [""]
     for change, count in counts.most_common():
-        text = cut(change, EXAMPLE) + (f" ({count}x)" if count > 1 else "")
+        text = cut(CONTROL.sub("\ufffd", change), EXAMPLE) + (f" ({count}x)" if count > 1 else "")
         if lines[-1] and columns_of(f"  {lines[-1]}, {text}") > COLUMNS:
             if len(lines) == EXAMPLE_LINES:
                 break

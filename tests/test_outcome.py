@@ -162,7 +162,7 @@ def test_what_is_repaired_one_way_is_new_the_other_way(reference: str, before: s
         assert repaired == find_errors(reference, before) and not new
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(corpora)
 def test_sums_agree(rows: list[tuple[str, str, str]]) -> None:
     found = compare(rows)
@@ -196,6 +196,13 @@ def test_long_and_wide_examples_fit() -> None:
     assert len(lines) == 4 and max(map(columns_of, lines)) <= 80
     many = compare([(f"word{n} b", f"ward{n} b", f"word{n} b") for n in range(1000, 1030)])
     assert len(many.table().split("\n\n")[-1].splitlines()) == 4  # a title, and three lines of those that fit
+
+
+def test_odd_corpora_fit_too() -> None:
+    noisy = compare([("a", "b", "a " * 1000)]).table()
+    assert max(map(len, noisy.splitlines())) <= 80 and "99900 .. 99900" in noisy
+    told = compare([("a", "a\x1b[31m", "a")]).table()
+    assert "\x1b" not in told and "a\ufffd[31m > a" in told
 
 
 def test_json() -> None:
