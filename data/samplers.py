@@ -30,56 +30,44 @@ SPARE = 2  # samples that rounding may add to a clip when it is resampled and it
 Bucket = tuple[list[int], int]  # clips, and how many of them make a batch
 
 
-class BucketSampler(Sampler[list[int]]):
-    """A batch sampler: yields lists of indices into ``durations``.
+class LengthSampler(Sampler[list[int]]):
+    """What samplers of speech and of text have in common: each makes one with the sizes of its items.
 
-    With several processes every one gets the same number of batches and no clip comes twice: the batches are dealt out
+    With several processes every one gets the same number of batches and no item comes twice: the batches are dealt out
     in turns, and where they do not come out even the largest are halved until they do. (Only where there are not even
-    enough clips for that, fewer than a batch for each process, do the first batches come once more.)
+    enough items for that, fewer than a batch for each process, do the first batches come once more.)
 
     Args:
-        durations: seconds of each clip.
-        batch_seconds: seconds of audio in a batch, padding counted, that no batch exceeds but one of a single clip.
-        max_batch: clips in a batch at most.
+        sizes: of the items, with what padding adds to one alone.
+        most: of a batch: items times the largest of their sizes. No batch exceeds it but one of a single item.
+        max_batch: items in a batch at most.
         seed: of the order; ``shuffle=False`` goes from short to long and ignores it.
         rank, world_size: which of how many processes this is.
-        longest_speed_factor: how much longer augmentation may make a clip, 1 / slowest speed.
-        sample_rate: of the signals, Hz; lengths are rounded up in samples (``data.collate``).
-        groups: the number of the shard that each clip lies in. Then batches are made of clips from a few neighbouring
-            shards, and one such window of shards after the other is read, in an order that changes with the epoch.
+        groups: the number of the shard that each item lies in; see ``BucketSampler``.
     """
 
     def __init__(
         self,
-        durations: Sequence[float],
-        batch_seconds: float,
-        max_batch: int = 128,
-        seed: int = 0,
-        shuffle: bool = True,
-        rank: int = 0,
-        world_size: int = 1,
-        longest_speed_factor: float = 1.0,
-        sample_rate: int = 16000,
+        sizes: Sequence[float],
+        most: float,
+        max_batch: int,
+        seed: int,
+        shuffle: bool,
+        rank: int,
+        world_size: int,
         groups: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        if not durations:
-            raise ValueError("no clips to make batches of; see the messages about clips left out")
-        for index, duration in enumerate(durations):
-            if not 0 < duration < math.inf:
-                raise ValueError(f"clip {index} has duration {duration}; every clip needs more than 0 seconds")
-        if not (batch_seconds > 0 and max_batch >= 1 and longest_speed_factor > 0):
-            raise ValueError("batches need batch_seconds > 0, max_batch >= 1 and longest_speed_factor > 0")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must lie in [0, {world_size}), got {rank}")
-        if groups is not None and len(groups) != len(durations):
-            raise ValueError(f"{len(durations)} clips but {len(groups)} groups; give one for each")
+        if groups is not None and len(groups) != len(sizes):
+            raise ValueError(f"{len(sizes)} clips but {len(groups)} groups; give one for each")
         self.seed, self.shuffle, self.rank, self.world_size = seed, shuffle, rank, world_size
         self.epoch = 0
         self.start = 0
-        self.seconds = [padded_seconds(duration * longest_speed_factor, sample_rate) for duration in durations]
-        members = windows(groups) if groups is not None and shuffle else [list(range(len(durations)))]
-        self.windows = [make_buckets(self.seconds, batch_seconds, max_batch, clips) for clips in members]
+        self.sizes = list(sizes)
+        members = windows(groups) if groups is not None and shuffle else [list(range(len(sizes)))]
+        self.windows = [make_buckets(self.sizes, most, max_batch, items) for items in members]
 
     def set_epoch(self, epoch: int) -> None:
         """The next iteration runs epoch ``epoch`` from its first batch."""
@@ -126,8 +114,71 @@ class BucketSampler(Sampler[list[int]]):
         return [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
 
     def _padded(self, batch: list[int]) -> float:
-        """Seconds of a batch with its padding."""
-        return len(batch) * max(self.seconds[index] for index in batch)
+        """Size of a batch with its padding."""
+        return len(batch) * max(self.sizes[index] for index in batch)
+
+
+class BucketSampler(LengthSampler):
+    """A batch sampler of clips: yields lists of indices into ``durations``.
+
+    Args:
+        durations: seconds of each clip.
+        batch_seconds: seconds of audio in a batch, padding counted, that no batch exceeds but one of a single clip.
+        max_batch: clips in a batch at most.
+        seed, shuffle, rank, world_size: see ``LengthSampler``.
+        longest_speed_factor: how much longer augmentation may make a clip, 1 / slowest speed.
+        sample_rate: of the signals, Hz; lengths are rounded up in samples (``data.collate``).
+        groups: the number of the shard that each clip lies in. Then batches are made of clips from a few neighbouring
+            shards, and one such window of shards after the other is read, in an order that changes with the epoch.
+    """
+
+    def __init__(
+        self,
+        durations: Sequence[float],
+        batch_seconds: float,
+        max_batch: int = 128,
+        seed: int = 0,
+        shuffle: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+        longest_speed_factor: float = 1.0,
+        sample_rate: int = 16000,
+        groups: Sequence[int] | None = None,
+    ) -> None:
+        if not durations:
+            raise ValueError("no clips to make batches of; see the messages about clips left out")
+        for index, duration in enumerate(durations):
+            if not 0 < duration < math.inf:
+                raise ValueError(f"clip {index} has duration {duration}; every clip needs more than 0 seconds")
+        if not (batch_seconds > 0 and max_batch >= 1 and longest_speed_factor > 0):
+            raise ValueError("batches need batch_seconds > 0, max_batch >= 1 and longest_speed_factor > 0")
+        self.seconds = [padded_seconds(duration * longest_speed_factor, sample_rate) for duration in durations]
+        super().__init__(self.seconds, batch_seconds, max_batch, seed, shuffle, rank, world_size, groups)
+
+
+class TokenSampler(LengthSampler):
+    """A batch sampler of texts: yields lists of indices into ``lengths``.
+
+    Args:
+        lengths: tokens of each text, or of both texts of a pair.
+        tokens: in a batch, padding counted; no batch exceeds it but one of a single text.
+        seed, shuffle, rank, world_size: see ``LengthSampler``.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        tokens: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if not lengths or min(lengths) < 1:
+            raise ValueError("batches need texts, each of at least one token")
+        if tokens < 1:
+            raise ValueError(f"a batch must have at least one token, got {tokens}")
+        super().__init__(lengths, tokens, len(lengths), seed, shuffle, rank, world_size)
 
 
 def padded_seconds(duration: float, sample_rate: int) -> float:

@@ -9,6 +9,7 @@ here, by each dataclass itself, so that a file, a command line and a checkpoint 
 """
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from quartznet.tune_config import KeepSettings, SequenceSettings, TuneSettings
 from quartznet.waveform import Codec, Gain, NarrowBand, Noise, Room, Shift, TimeStretch, WhiteNoise
@@ -268,6 +269,30 @@ class DataSettings:
             raise ValueError(f"data.max_failures is a share and must be in [0, 1], got {self.max_failures}")
 
 
+class LoopSettings(Protocol):
+    """What the training loop asks of settings, a frozen dataclass; ``TrainSettings`` says what each means."""
+
+    seed: int
+    epochs: int
+    steps: int | None
+    precision: str
+    ema: float
+    evaluate_every: int
+    evaluate_steps: int | None
+    save_every: float
+    keep_best: int
+    max_bad_steps: int
+    log_every: int
+    optim: OptimSettings
+    schedule: ScheduleSettings
+
+    @property
+    def layer_decay(self) -> float: ...
+
+    @property
+    def max_failures(self) -> float: ...
+
+
 @dataclass(frozen=True)
 class TrainSettings:
     """A whole run. ``epochs`` or ``steps`` ends it; ``steps`` wins where both are given."""
@@ -334,3 +359,13 @@ class TrainSettings:
             raise ValueError(f"evaluate_steps must be at least 1, got {self.evaluate_steps}")
         if self.epochs < 1 or (self.steps is not None and self.steps < 1):
             raise ValueError(f"epochs and steps must be at least 1, got epochs {self.epochs}, steps {self.steps}")
+
+    @property
+    def layer_decay(self) -> float:
+        """What the rate of a layer is multiplied by for the layer below it."""
+        return self.tune.layer_decay
+
+    @property
+    def max_failures(self) -> float:
+        """Share of an epoch's clips that may fail to load."""
+        return self.data.max_failures

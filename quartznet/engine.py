@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from quartznet import distributed
 from quartznet.checkpoint import not_finite
-from quartznet.config import TrainSettings
+from quartznet.config import LoopSettings
 from quartznet.ema import WeightAverage
 from quartznet.finetune import parameter_groups
 from quartznet.interrupt import CHILD_ENDED, Interrupt, held_back
@@ -62,7 +62,7 @@ def groups(loader: DataLoader, size: int) -> Iterator[list[TrainBatch]]:
         yield group
 
 
-def steps_in_all(state: TrainState, settings: TrainSettings) -> int:
+def steps_in_all(state: TrainState, settings: LoopSettings) -> int:
     """Steps of the whole run, counted from where it is: whoever continues with larger batches still gets all epochs."""
     if settings.steps is not None:
         return settings.steps
@@ -75,7 +75,7 @@ def steps_in_all(state: TrainState, settings: TrainSettings) -> int:
     return state.step + of_this_epoch + (settings.epochs - state.epoch - 1) * of_an_epoch
 
 
-def evaluation_is_due(state: TrainState, settings: TrainSettings, total_steps: int) -> bool:
+def evaluation_is_due(state: TrainState, settings: LoopSettings, total_steps: int) -> bool:
     """After every ``evaluate_steps`` steps, or every ``evaluate_every`` epochs, and at the end."""
     if state.step >= total_steps:
         return True
@@ -88,7 +88,7 @@ def evaluation_is_due(state: TrainState, settings: TrainSettings, total_steps: i
 # The loop
 
 
-def start(model: nn.Module, loader: DataLoader, settings: TrainSettings, task: Task, out: Path) -> Training:
+def start(model: nn.Module, loader: DataLoader, settings: LoopSettings, task: Task, out: Path) -> Training:
     """A new run, or the one that ``out / "last.pt"`` holds."""
     device = next(model.parameters()).device
     dtype = choose_precision(settings.precision, device)
@@ -96,7 +96,7 @@ def start(model: nn.Module, loader: DataLoader, settings: TrainSettings, task: T
     torch.manual_seed(seed)
     training = Training(
         model=model,
-        optimizer=build_optimizer(parameter_groups(model, settings.tune.layer_decay), settings.optim),
+        optimizer=build_optimizer(parameter_groups(model, settings.layer_decay), settings.optim),
         scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
         average=WeightAverage(model, settings.ema) if settings.ema else None,
         generator=torch.Generator().manual_seed(seed),
@@ -112,7 +112,7 @@ def start(model: nn.Module, loader: DataLoader, settings: TrainSettings, task: T
     return training
 
 
-def note_problem(training: Training, settings: TrainSettings, report: StepReport, log: RunLog) -> bool:
+def note_problem(training: Training, settings: LoopSettings, report: StepReport, log: RunLog) -> bool:
     """Counts a step that was left out; True when there were too many in a row."""
     state = training.state
     state.scaler_skips += int(
@@ -152,7 +152,7 @@ def too_many_failures(state: TrainState, limit: float) -> bool:
     return state.epoch_failed >= (3 if state.batch == 0 else 10) and state.epoch_failed > limit * state.epoch_clips
 
 
-def give_up(report: StepReport, settings: TrainSettings, last: Path, saved_step: int) -> ValueError:
+def give_up(report: StepReport, settings: LoopSettings, last: Path, saved_step: int) -> ValueError:
     """The error after too many bad steps in a row."""
     steps = f"{settings.max_bad_steps} steps in a row were left out, the last because {report.problem}"
     if report.utterances == 0:
@@ -164,11 +164,11 @@ def give_up(report: StepReport, settings: TrainSettings, last: Path, saved_step:
     )
 
 
-def clips_fail(state: TrainState, settings: TrainSettings, out: Path) -> ValueError:
+def clips_fail(state: TrainState, settings: LoopSettings, out: Path) -> ValueError:
     """The error after too many clips that could not be loaded."""
     return ValueError(
         f"{state.epoch_failed} of {state.epoch_clips} clips of this epoch could not be loaded, more than the "
-        f"{settings.data.max_failures:.1%} of data.max_failures; {out / 'skipped.txt'} names them. Mend them, or leave "
+        f"{settings.max_failures:.1%} of data.max_failures; {out / 'skipped.txt'} names them. Mend them, or leave "
         f"out all at once with python -m data.prepare, or raise --data.max_failures; the same command continues from "
         f"{out / 'last.pt'}"
     )
@@ -201,7 +201,7 @@ def check_weights(model: nn.Module, state: TrainState, lr: float, last: Path) ->
 
 def save_and_evaluate(
     training: Training,
-    settings: TrainSettings,
+    settings: LoopSettings,
     task: Task,
     out: Path,
     log: RunLog,
@@ -240,7 +240,7 @@ def loaders_may_die(save: Callable[[], None], state: TrainState, last: Path) -> 
 
 
 def fit(
-    model: nn.Module, loader: DataLoader, settings: TrainSettings, task: Task, out: Path
+    model: nn.Module, loader: DataLoader, settings: LoopSettings, task: Task, out: Path
 ) -> tuple[TrainState, int | None]:
     """Trains ``model``, which is on its device; ``out`` gets settings.yaml, last.pt, best.pt, the best few and the log.
 
@@ -260,7 +260,7 @@ def fit(
     scored = state.history[-1]["step"] if state.history else -1
     if (state.step >= total_steps and scored < state.step) or (state.step == 0 and scored < 0 and task.evaluate_first):
         state.evaluation_due = True  # told to do fewer steps than are done, or nothing yet is better than the base
-    log = RunLog(out, state.step, total_steps, state.evaluation_due)
+    log = RunLog(out, state.step, total_steps, state.evaluation_due, task.unit, task.measures)
     began, saved = time.monotonic() - state.seconds, time.monotonic()
     wrapped = None
 
@@ -302,7 +302,7 @@ def fit(
                 log.clips_left_out([message for batch in batches for message in batch.skipped])
                 log.add(report.loss_sum, report.utterances, report.audio_seconds, bool(report.problem))
                 diverged = note_problem(training, settings, report, log)
-                failing = too_many_failures(state, settings.data.max_failures)
+                failing = too_many_failures(state, settings.max_failures)
                 if state.step % settings.log_every == 0 or state.step in (1, total_steps):
                     log.train(state.step, epoch, lr, report.grad_norm, state.seconds, state.audio_seconds)
 

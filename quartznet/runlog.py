@@ -6,7 +6,7 @@ metrics.jsonl holds one JSON object a line: ``{"kind": "train", "step", "epoch",
 that was left out, ``{"kind": "watch", "step", "name", "wer", "cer"}`` for each watched set. ``seconds`` is the time by
 the clock from step 0 to the end of that step, over all resumptions: evaluating and saving count, but an evaluation's
 own line has the time at which it began. ``audio_seconds_per_second`` is about the steps since the line before,
-evaluations not counted.
+evaluations not counted. Text has ``tokens_per_second`` and ``tokens``; rates bear the names that the task gives them.
 
 The surprise: a resumed run first deletes the lines written after the checkpoint that it continues from; otherwise those
 steps would stand there twice.
@@ -67,8 +67,21 @@ def truncate_metrics(path: Path, last_step: int, evaluation_due: bool = False) -
 class RunLog:
     """Receives every step and every evaluation; a context manager that closes its files."""
 
-    def __init__(self, out: Path, first_step: int, total_steps: int, evaluation_due: bool = False) -> None:
-        """Opens the files of the run folder ``out``; a run that continues gives the steps already done."""
+    def __init__(
+        self,
+        out: Path,
+        first_step: int,
+        total_steps: int,
+        evaluation_due: bool = False,
+        unit: str = "s",
+        measures: tuple[str, str] = ("WER", "CER"),
+    ) -> None:
+        """Opens the files of the run folder ``out``; a run that continues gives the steps already done.
+
+        Args:
+            unit, measures: see ``quartznet.task.Task``.
+        """
+        self.unit, self.measures = unit, measures
         self.window = Window(started=time.monotonic())
         self.total_steps = total_steps
         self.out = out
@@ -107,16 +120,21 @@ class RunLog:
         elapsed = max(time.monotonic() - self.window.started, 1e-9)
         loss, speed = self.window.mean_loss(), self.window.audio_seconds / elapsed
         record = {"kind": "train", "step": step, "epoch": epoch, "loss": loss, "lr": lr, "grad_norm": grad_norm}
-        hours = audio_seconds / 3600
-        self._write({**record, "audio_seconds_per_second": speed, "seconds": seconds, "audio_hours": hours})
+        if self.unit == "s":
+            amounts = {"audio_seconds_per_second": speed, "seconds": seconds, "audio_hours": audio_seconds / 3600}
+        else:
+            amounts = {f"{self.unit}_per_second": speed, "seconds": seconds, self.unit: audio_seconds}
+        self._write({**record, **amounts})
         self._scalars(step, {"train/loss": loss, "train/lr": lr, "train/grad_norm": grad_norm, "train/speed": speed})
         if self.bar is not None:
-            self.bar.set_postfix_str(f"loss {loss:.3f}, WER {100 * self.wer:.2f} %, {speed:.0f} s/s")
+            self.bar.set_postfix_str(
+                f"loss {loss:.3f}, {self.measures[0]} {100 * self.wer:.2f} %, {speed:.0f} {self.unit}/s"
+            )
         else:
             left = seconds / max(step, 1) * (self.total_steps - step)
             self._say(
                 f"step {step}/{self.total_steps}  epoch {epoch}  loss {loss:.3f}  lr {lr:.2g}  norm {grad_norm:.2g}  "
-                f"{speed:.0f} s/s  {left / 60:.0f} min left"
+                f"{speed:.0f} {self.unit}/s  {left / 60:.0f} min left"
             )
         self.window = Window(started=time.monotonic())
 
@@ -130,12 +148,15 @@ class RunLog:
     def dev(self, record: dict, examples: list[tuple[str, str]]) -> None:
         """Writes an evaluation and a few (reference, hypothesis) pairs."""
         self.wer = record["wer"]
-        self._write({"kind": "dev", **record})
-        self._scalars(record["step"], {f"dev/{name}": record[name] for name in ("loss", "wer", "cer")})
+        names = dict(zip(("wer", "cer"), (measure.lower() for measure in self.measures), strict=True))
+        told = {names.get(name, name): value for name, value in record.items()}
+        self._write({"kind": "dev", **told})
+        self._scalars(record["step"], {f"dev/{name}": told[name] for name in ("loss", *names.values())})
         if self.writer is not None:
             for index, (reference, hypothesis) in enumerate(examples):
                 self.writer.add_text(f"dev/{index}", f"{reference}  \n{hypothesis}", record["step"])
-        scores = f"WER {100 * record['wer']:.2f} %  CER {100 * record['cer']:.2f} %"
+        rates = zip(self.measures, (record["wer"], record["cer"]), strict=True)
+        scores = "  ".join(f"{measure} {100 * rate:.2f} %" for measure, rate in rates)
         self._say(f"step {record['step']}/{self.total_steps}  dev loss {record['loss']:.4f}  {scores}")
 
     def watched(self, step: int, scores: dict[str, tuple[float, float]]) -> None:

@@ -17,7 +17,7 @@ from torch import nn
 
 from quartznet import distributed
 from quartznet.checkpoint import copy_checkpoint, load_checkpoint, random_state, restore_random_state, save_checkpoint
-from quartznet.config import TrainSettings
+from quartznet.config import LoopSettings
 from quartznet.ema import WeightAverage
 from quartznet.settings import to_dict
 
@@ -62,7 +62,7 @@ class Training:
     state: TrainState
 
 
-def save_last(training: Training, settings: TrainSettings, identity: dict, out: Path) -> None:
+def save_last(training: Training, settings: LoopSettings, identity: dict, out: Path) -> None:
     """``last.pt``: everything. All ranks must call this, rank 0 writes."""
     training.state.saved_step = training.state.step
     distributed.average_buffers(training.model)
@@ -85,15 +85,15 @@ def rank_of(record: dict) -> tuple[float, float, float]:
     return record["wer"], record["cer"], math.inf if math.isnan(record["loss"]) else record["loss"]
 
 
-def keep_best(training: Training, identity: dict, out: Path, wer: float, number: int) -> None:
+def keep_best(training: Training, identity: dict, out: Path, wer: float, number: int, measure: str = "WER") -> None:
     """Saves the present weights if they are among the ``number`` best by WER, then CER, then loss.
 
-    WER and step are in the name.
+    WER, or what ``measure`` calls it, and step are in the name.
 
     ``best.pt`` is a second name of the best of them. The worst file goes when there are too many.
     """
     state = training.state
-    name = f"wer{100 * wer:.2f}-step{state.step}.pt"
+    name = f"{measure.lower().replace(' ', '-')}{100 * wer:.2f}-step{state.step}.pt"
     places = {record["step"]: rank_of(record) for record in state.history}
     entries = [*(entry for entry in state.best if entry[2] != name), [wer, state.step, name]]
     ranked = sorted(entries, key=lambda entry: (entry[0], places.get(entry[1], (0.0,)), entry[1]))
@@ -122,7 +122,7 @@ def changed_settings(old: dict, new: dict) -> list[str]:
     return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in sorted(old | new) if old.get(key) != new.get(key)]
 
 
-def load_run(settings: TrainSettings, identity: dict, path: Path) -> dict:
+def load_run(settings: LoopSettings, identity: dict, path: Path) -> dict:
     """The contents of ``path``, if this training can continue from it; errors as ``resume``."""
     advice = f"choose another --out, or delete {path} to start again"
     best = path.with_name("best.pt")
@@ -152,12 +152,12 @@ def load_run(settings: TrainSettings, identity: dict, path: Path) -> dict:
     if train["settings"]["optim"]["name"] != settings.optim.name:
         raise ValueError(f"{path} was trained with optim.name {train['settings']['optim']['name']}; {advice}")
     decay = train["settings"].get("tune", {}).get("layer_decay", 1.0)  # runs from before it existed had 1
-    if (decay == 1.0) != (settings.tune.layer_decay == 1.0):  # the optimiser's state is in groups of equal rate
+    if (decay == 1.0) != (settings.layer_decay == 1.0):  # the optimiser's state is in groups of equal rate
         raise ValueError(f"{path} was trained with tune.layer_decay {decay:g}, which cannot change now; {advice}")
     return payload
 
 
-def resume(training: Training, settings: TrainSettings, identity: dict, path: Path) -> None:
+def resume(training: Training, settings: LoopSettings, identity: dict, path: Path) -> None:
     """Continues from ``path``: fills the model, the optimiser and all the rest.
 
     Raises:

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from quartznet import distributed
-from quartznet.config import TrainSettings
+from quartznet.config import LoopSettings
 from quartznet.diagnosis import named_cause
 from quartznet.interrupt import Interrupt
 from quartznet.runlog import RunLog
 from quartznet.runstate import Training, TrainState, keep_best
 from quartznet.step import choose_precision
-from quartznet.task import Task, train_mode
+from quartznet.task import DevResult, Task, train_mode
 
 
 def note_watched(state: TrainState, scores: dict[str, tuple[float, float]], log: RunLog) -> None:
@@ -26,8 +26,13 @@ def note_watched(state: TrainState, scores: dict[str, tuple[float, float]], log:
         log.watched(state.step, scores)
 
 
+def cause_of(state: TrainState, result: DevResult, task: Task) -> str:
+    """Why a recogniser's WER is still near 100 %; "" where it is not."""
+    return named_cause(state.history, result.empty, result.impossible, state.skipped_steps, task.suspicion, task.is_ctc)
+
+
 def evaluate(
-    training: Training, settings: TrainSettings, task: Task, out: Path, log: RunLog, interrupt: Interrupt
+    training: Training, settings: LoopSettings, task: Task, out: Path, log: RunLog, interrupt: Interrupt
 ) -> None:
     """Scores the model (its average, if there is one), writes the score, keeps the weights if they are good."""
     state, model = training.state, training.model
@@ -49,10 +54,7 @@ def evaluate(
         record = {"step": state.step, "epoch": state.epoch, "loss": result.loss, "wer": result.wer, "cer": result.cer}
         state.history.append({**record, "train_loss": train_loss, "seconds": state.seconds})
         log.dev(state.history[-1], result.examples)
-        cause = named_cause(
-            state.history, result.empty, result.impossible, state.skipped_steps, task.suspicion, task.is_ctc
-        )
-        if cause:
+        if task.is_speech and (cause := cause_of(state, result, task)):
             log.say(f"WER {100 * result.wer:.0f} %: {cause}")
         note_watched(state, watched, log)
-        keep_best(training, task.identity, out, result.wer, settings.keep_best)
+        keep_best(training, task.identity, out, result.wer, settings.keep_best, task.measures[0])

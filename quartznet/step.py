@@ -19,14 +19,17 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from quartznet import distributed
-from quartznet.config import TrainSettings
+from quartznet.config import LoopSettings
 from quartznet.runstate import Training
 
 
 class TrainBatch(Protocol):
-    """What the loop asks of a batch; ``quartznet.batch.Batch`` is one."""
+    """What the loop asks of a batch; ``quartznet.batch.Batch`` is one. Its length is the number of its losses.
 
-    names: list[str]
+    Of speech that is one for each utterance; of text one for each token, so that every token weighs the same.
+    """
+
+    names: list[str]  # of what each loss belongs to
     skipped: list[str]
 
     def __len__(self) -> int: ...
@@ -103,10 +106,10 @@ def find_problem(
         return "no clip could be loaded", []
     if not math.isfinite(loss_sum):
         return f"the loss is {loss_sum}", [
-            n for n, x in zip(names, losses.tolist(), strict=True) if not math.isfinite(x)
+            *dict.fromkeys(n for n, x in zip(names, losses.tolist(), strict=True) if not math.isfinite(x))
         ]
     if not math.isfinite(norm) and scale <= 1:
-        return f"the norm of the gradient is {norm}", names
+        return f"the norm of the gradient is {norm}", list(dict.fromkeys(names))
     return "", []
 
 
@@ -114,7 +117,7 @@ def train_step(
     training: Training,
     wrapped: nn.Module,
     batches: list[TrainBatch],
-    settings: TrainSettings,
+    settings: LoopSettings,
     seconds: Callable[[TrainBatch], float],
     requests: Callable[[], list[float]],
 ) -> StepReport:

@@ -22,6 +22,19 @@ def test_records_by_hand(tmp_path: Path) -> None:
     assert (dev["kind"], dev["wer"]) == ("dev", 0.5)
 
 
+def test_text_is_told_in_tokens_and_rates_bear_their_own_names(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO), RunLog(tmp_path, 0, 10, unit="tokens", measures=("wrong", "unlisted")) as log:
+        log.add(6.0, 2, 500.0, left_out=False)
+        log.train(2, 0, 0.1, 1.0, seconds=3.0, audio_seconds=700.0)
+        log.dev({"step": 2, "epoch": 0, "loss": 1.0, "wer": 0.5, "cer": 0.25, "seconds": 4.0}, [("a", "b")])
+    train, dev = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    assert train["tokens"] == 700.0 and train["tokens_per_second"] > 0 and "audio_hours" not in train
+    assert (dev["wrong"], dev["unlisted"]) == (0.5, 0.25) and "wer" not in dev
+    assert "tokens/s" in caplog.text and "wrong 50.00 %  unlisted 25.00 %" in caplog.text
+
+
 def test_clips_are_listed_once(tmp_path: Path) -> None:
     with RunLog(tmp_path, 0, 10) as log:
         log.clips_left_out(["a: broken", "b: broken", "a: broken"])

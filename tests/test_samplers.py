@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from data.samplers import FULL_BATCHES, SIMILAR, WINDOW, BucketSampler, even, padded_seconds
+from data.samplers import FULL_BATCHES, SIMILAR, WINDOW, BucketSampler, TokenSampler, even, padded_seconds
 
 DURATIONS = [round(random.Random(index).uniform(0.5, 16.0), 3) for index in range(500)]
 
@@ -155,3 +155,19 @@ def test_impossible_settings(change: dict, message: str) -> None:
 def test_impossible_start() -> None:
     with pytest.raises(ValueError, match="cannot start at batch 2 of an epoch of 1 batches"):
         BucketSampler([1.0], 10.0).start_at(2)
+
+
+def test_batches_of_text_are_full_and_never_too_large() -> None:
+    dice = random.Random(1)
+    lengths = [dice.randint(3, 60) for _ in range(500)]
+    batches = list(TokenSampler(lengths, tokens=256, seed=3))
+    assert sorted(index for batch in batches for index in batch) == list(range(500))
+    padded = [len(batch) * max(lengths[index] for index in batch) for batch in batches]
+    assert max(padded) <= 256 and sum(lengths) > 0.8 * sum(padded)
+    assert list(TokenSampler([300], tokens=256)) == [[0]]  # too long for any batch: one of its own
+
+
+@pytest.mark.parametrize(("lengths", "tokens", "message"), [([], 9, "of at least one token"), ([3], 0, "got 0")])
+def test_impossible_batches_of_text_are_refused(lengths: list[int], tokens: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TokenSampler(lengths, tokens)
