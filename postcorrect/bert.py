@@ -2,6 +2,7 @@
 
     corrector = from_bert("bert-base-multilingual-cased")
     save_bert(corrector.encoder, "bert-of-mine", corrector.tokenizer)           # BertModel.from_pretrained reads it
+    model, tokenizer = masked_from_bert("bert-base-multilingual-cased")         # with the head that guesses
 
 The encoder is the BERT. Block i of the decoder starts from block i of the BERT too: its attention to what is written
 from the attention of BERT, its attention to the source from the very same weights, norm included, and its feed-forward
@@ -26,7 +27,8 @@ from torch.nn import functional
 
 from postcorrect.config import CorrectorConfig, DropoutConfig, SpecialTokens
 from postcorrect.folder import read_json, read_weights, write_json, write_weights
-from postcorrect.model import Corrector, Encoder
+from postcorrect.masked_model import MaskedModel, MaskHead
+from postcorrect.model import Corrector, Encoder, check_tokenizer
 from postcorrect.wordpiece import WordPiece
 from quartznet.settings import from_dict
 
@@ -52,8 +54,10 @@ PARTS = {
     "output.dense": "feed_forward.out",
     "output.LayerNorm": "feed_forward.norm",
 }
+HEAD = {"cls.predictions.transform.dense": "head.dense", "cls.predictions.transform.LayerNorm": "head.norm"}
 TABLES = {"word_embeddings": "tokens", "position_embeddings": "positions", "token_type_embeddings": "types"}
 KEY = re.compile(r"(?:(?:module|model)\.)*(?:bert\.)?((?:embeddings|encoder)\..+)")
+HEAD_KEY = re.compile(r"(?:(?:module|model)\.)*(cls\.predictions\.(?:bias|transform\..+))")
 COUNTERS = ("embeddings.position_ids", "embeddings.token_type_ids")  # 0, 1, 2, ... and 0, 0, 0, ... of some versions
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -69,8 +73,8 @@ class Entry:
     shape: tuple[int, ...]
 
 
-def weight_table(config: CorrectorConfig) -> list[Entry]:
-    """Every weight of a BERT without pooler and heads, in the order of its file."""
+def weight_table(config: CorrectorConfig, head: bool = False) -> list[Entry]:
+    """Every weight of a BERT without pooler, in the order of its file; ``head``: that of ``MaskedModel`` too."""
     channels, rows = config.channels, (config.vocabulary, config.positions, config.token_types)
     table = [
         Entry(f"embeddings.{theirs}.weight", (f"encoder.tables.{ours}.weight",), (count, channels))
@@ -81,7 +85,17 @@ def weight_table(config: CorrectorConfig) -> list[Entry]:
         table.append(Entry(f"embeddings.LayerNorm.{kind}", ours, (channels,)))
     for layer in range(config.encoder.layers):
         table += _layer(layer, config)
-    return table
+    return [*table, *_head(config)] if head else table
+
+
+def _head(config: CorrectorConfig) -> Iterator[Entry]:
+    """The output layer's weight is the table of tokens, so its key is none of BERT's file."""
+    channels = config.channels
+    for theirs, ours in HEAD.items():
+        for kind in ("weight", "bias"):
+            shape = (channels, channels) if (kind, ours) == ("weight", "head.dense") else (channels,)
+            yield Entry(f"{theirs}.{kind}", (f"{ours}.{kind}",), shape)
+    yield Entry("cls.predictions.bias", ("head.bias",), (config.vocabulary,))
 
 
 def _layer(layer: int, config: CorrectorConfig) -> Iterator[Entry]:
@@ -96,9 +110,9 @@ def _layer(layer: int, config: CorrectorConfig) -> Iterator[Entry]:
             yield Entry(f"encoder.layer.{layer}.{theirs}.{kind}", tuple(f"{place}.{kind}" for place in places), shape)
 
 
-def canonical(key: str) -> str | None:
-    """A key as BertModel of today writes it; None for what is no part of a BERT without pooler and heads."""
-    match = KEY.fullmatch(key)
+def canonical(key: str, head: bool = False) -> str | None:
+    """A key as ``weight_table`` has it; None for what is not in that table."""
+    match = KEY.fullmatch(key) or (HEAD_KEY.fullmatch(key) if head else None)
     if not match or match[1] in COUNTERS:
         return None
     return re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", match[1]))
@@ -148,8 +162,11 @@ def bert_config(table: dict, special: SpecialTokens, path: str | Path = "config.
         raise ValueError(f"{path} describes no BERT that can be read: {error}") from error
 
 
-def read_bert(folder: str | Path, special: SpecialTokens) -> Bert:
+def read_bert(folder: str | Path, special: SpecialTokens, head: bool = False) -> Bert:
     """Configuration and weights of a folder.
+
+    Args:
+        head: take the weights of the head too that guesses hidden pieces, if they are there.
 
     Raises:
         FileNotFoundError: ``config.json`` or the weights are missing.
@@ -157,18 +174,19 @@ def read_bert(folder: str | Path, special: SpecialTokens) -> Bert:
             the configuration says, not of floats or not finite, and for a damaged file.
     """
     path = Path(folder) / "config.json"
-    config = bert_config(read_json(path), special, path)
+    settings = read_json(path)
+    config, head = bert_config(settings, special, path), head and settings.get("tie_word_embeddings") is not False
     named: dict[str, Tensor] = {}
     left_out = []
     for key, value in read_weights(folder).items():
-        name = canonical(key)
+        name = canonical(key, head)
         if name is None:
             left_out.append(key)
         elif name in named:
             raise ValueError(f"{folder}: two keys mean {name}, one of them is {key}; the file mixes two models")
         else:
             named[name] = value
-    table = weight_table(config)
+    table = weight_table(config, any(name.startswith("cls.") for name in named))
     _compare(named, table, folder)
     return Bert(config, {entry.theirs: _floats(entry, named[entry.theirs], folder) for entry in table}, tuple(left_out))
 
@@ -221,6 +239,29 @@ def from_bert(
     return corrector.eval()
 
 
+def masked_from_bert(folder: str | Path, dropout: DropoutConfig | None = None) -> tuple[MaskedModel, WordPiece]:
+    """The network that guesses hidden pieces, on the CPU, in evaluation mode, and the tokenizer of a folder.
+
+    Where the folder has no weights for the head, as BertModel saves it, they are random, from torch's global generator.
+
+    Args:
+        dropout: None: as ``config.json`` says.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``from_bert``.
+    """
+    tokenizer = WordPiece.read(folder)
+    bert = read_bert(folder, tokenizer.special, head=True)
+    config = _with_dropout(bert.config, dropout, None)
+    check_tokenizer(tokenizer, config)
+    model = MaskedModel.new(config)
+    has_head = "cls.predictions.bias" in bert.weights
+    if not has_head:
+        logger.info("%s has no head that guesses hidden pieces; it starts at random", folder)
+    model.load_state_dict(model.state_dict() | _own_weights(bert, True, False, has_head))
+    return model.eval(), tokenizer
+
+
 def _with_dropout(config: CorrectorConfig, *dropouts: DropoutConfig | None) -> CorrectorConfig:
     encoder, decoder = (
         replace(stack, dropout=dropout or stack.dropout)
@@ -229,13 +270,12 @@ def _with_dropout(config: CorrectorConfig, *dropouts: DropoutConfig | None) -> C
     return replace(config, encoder=encoder, decoder=decoder)
 
 
-def _own_weights(bert: Bert, encoder: bool, decoder: bool) -> dict[str, Tensor]:
-    """Weights by our names, of the halves that are asked for; the table of tokens with rows of zeros at its end."""
-    found = {}
-    for entry in weight_table(bert.config):
+def _own_weights(bert: Bert, encoder: bool, decoder: bool, head: bool = False) -> dict[str, Tensor]:
+    """Weights by our names, of the parts that are asked for; the table of tokens with rows of zeros at its end."""
+    found, wanted = {}, {"encoder": encoder, "decoder": decoder, "head": head}
+    for entry in weight_table(bert.config, head):
         for name in entry.ours:
-            is_table = name.startswith("encoder.tables.")
-            if (encoder or decoder) if is_table else (encoder if name.startswith("encoder.") else decoder):
+            if (encoder or decoder) if name.startswith("encoder.tables.") else wanted[name.partition(".")[0]]:
                 found[name] = bert.weights[entry.theirs]
     tokens = "encoder.tables.tokens.weight"
     if tokens in found:
@@ -247,16 +287,22 @@ def _own_weights(bert: Bert, encoder: bool, decoder: bool) -> dict[str, Tensor]:
 # Out
 
 
-def save_bert(encoder: Encoder, folder: str | Path, tokenizer: WordPiece | None = None) -> None:
-    """Writes ``config.json`` and ``model.safetensors`` as ``BertModel.save_pretrained`` does, and the vocabulary.
+def save_bert(
+    encoder: Encoder, folder: str | Path, tokenizer: WordPiece | None = None, head: MaskHead | None = None
+) -> None:
+    """Writes ``config.json`` and ``model.safetensors`` as ``save_pretrained`` does, and the vocabulary.
 
     The pooler is not written, since an encoder has none; transformers says so and makes a new one.
+
+    Args:
+        head: what guesses hidden pieces; with it the folder is a BertForMaskedLM, without it a BertModel.
 
     Raises:
         OSError: the folder cannot be written.
     """
     config, stack, folder = encoder.config, encoder.config.encoder, Path(folder)
-    table = {"architectures": ["BertModel"], "model_type": "bert", "num_hidden_layers": stack.layers}
+    kind, prefix = ("BertModel", "") if head is None else ("BertForMaskedLM", "bert.")  # of the encoder's keys
+    table = {"architectures": [kind], "model_type": "bert", "num_hidden_layers": stack.layers}
     table |= {theirs: getattr(config, ours) for theirs, (ours, _) in SIZES.items()}
     table |= {
         "hidden_dropout_prob": stack.dropout.attention_output,
@@ -266,8 +312,13 @@ def save_bert(encoder: Encoder, folder: str | Path, tokenizer: WordPiece | None 
         "position_embedding_type": "absolute",
         "torch_dtype": "float32",
     }
-    weights = {f"encoder.{name}": value.float() for name, value in encoder.state_dict().items()}
-    write_weights(folder, {entry.theirs: weights[entry.ours[0]][: entry.shape[0]] for entry in weight_table(config)})
+    parts = {"encoder": encoder} if head is None else {"encoder": encoder, "head": head}
+    weights = {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
+    named = {}
+    for entry in weight_table(config, head is not None):
+        key = entry.theirs if entry.theirs.startswith("cls.") else f"{prefix}{entry.theirs}"
+        named[key] = weights[entry.ours[0]][: entry.shape[0]].float()
+    write_weights(folder, named)
     write_json(folder / "config.json", table)
     if tokenizer is not None:
         tokenizer.save(folder)

@@ -7,7 +7,7 @@
                       ln P_ctc(text | audio) >= ln P_ctc(source | audio) - veto        where the audio is at hand
     it is taken       if its gain is the most of those that may, and above margin
 
-``python -m postcorrect.tune_gate`` finds the numbers (``postcorrect.gate_file`` keeps them). Where the audio is at hand,
+``python -m postcorrect.tune_gate`` finds the numbers, ``postcorrect.gate_file`` keeps them. Where the audio is at hand,
 a text that no path can write never passes: it is too long, or has letters that the recogniser lacks.
 
 The surprise: the recogniser finds a right correction less probable than its own mistake, or it would have written it.

@@ -26,7 +26,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from postcorrect.config import CorrectorConfig, StackConfig
+from postcorrect.config import Activation, CorrectorConfig, StackConfig
 from postcorrect.wordpiece import WordPiece
 
 KeysValues = tuple[Tensor, Tensor]  # each (batch, heads, time, channels of a head)
@@ -81,12 +81,14 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, time, channels), the same shape."""
-        inner = self.inner(x)
-        if self.activation == "relu":
-            bent = functional.relu(inner)
-        else:
-            bent = functional.gelu(inner, approximate="tanh" if self.activation == "gelu_new" else "none")
-        return self.norm(x + self.dropout(self.out(bent)))
+        return self.norm(x + self.dropout(self.out(bend(self.inner(x), self.activation))))
+
+
+def bend(x: Tensor, activation: Activation) -> Tensor:
+    """The activation of this name, of any shape."""
+    if activation == "relu":
+        return functional.relu(x)
+    return functional.gelu(x, approximate="tanh" if activation == "gelu_new" else "none")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -122,9 +124,10 @@ class EncoderBlock(nn.Module):
         self.attention = Attention(config, config.encoder)
         self.feed_forward = FeedForward(config, config.encoder)
 
-    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
-        """(batch, time, channels), the same shape; ``seen`` as in ``Attention``."""
-        return self.feed_forward(self.attention(x, self.attention.keys_values(x), seen))
+    def forward(self, x: Tensor, seen: Tensor, places: Tensor | None = None) -> Tensor:
+        """(batch, time, channels), the same shape; ``seen`` as in ``Attention``, ``places`` as in ``Encoder``."""
+        x = self.attention(x, self.attention.keys_values(x), seen)
+        return self.feed_forward(x if places is None else x[places])
 
 
 class Encoder(nn.Module):
@@ -137,16 +140,18 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(config.channels, config.encoder.norm_epsilon)
         self.dropout = nn.Dropout(config.encoder.dropout.embedding)
         self.blocks = nn.ModuleList(EncoderBlock(config) for _ in range(config.encoder.layers))
-        self.apply(_initialise)
+        self.apply(initialise)
         with torch.no_grad():
             self.tables.tokens.weight[config.vocabulary :] = 0.0
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, mask: Tensor, places: Tensor | None = None) -> Tensor:
         """(batch, time, channels); where the mask is False they mean nothing.
 
         Args:
             ids: (batch, time) numbers of tokens.
             mask: (batch, time), True = token, False = padding; each text has at least one token.
+            places: (batch, time), True = wanted. Then only those come back, (places, channels), text by text, and what
+                the last feed-forward layer would cost elsewhere is saved.
 
         Raises:
             ValueError: the mask is not boolean or has another shape, or the text is longer than the positions.
@@ -155,9 +160,9 @@ class Encoder(nn.Module):
             shape = tuple(ids.shape)
             raise ValueError(f"mask must be boolean of shape {shape}, got {mask.dtype} {tuple(mask.shape)}")
         x = self.dropout(self.norm(self.tables(ids)))
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x, mask[:, None, None])
-        return x
+        return self.blocks[-1](x, mask[:, None, None], places)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -218,7 +223,7 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(config.channels, config.decoder.norm_epsilon)
         self.dropout = nn.Dropout(config.decoder.dropout.embedding)
         self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.decoder.layers))
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def start(self, hidden: Tensor, mask: Tensor, copies: int) -> Cache:
         """The cache before the first token; see ``Corrector.start``."""
@@ -253,11 +258,8 @@ class Corrector(nn.Module):
             ValueError: the tokenizer does not fit the configuration.
         """
         super().__init__()
-        if tokenizer is not None and (tokenizer.special != config.special or len(tokenizer) > config.vocabulary):
-            raise ValueError(
-                f"the tokenizer has {len(tokenizer)} tokens with {tokenizer.special}, the network {config.vocabulary} "
-                f"with {config.special}; take the tokenizer of the same BERT"
-            )
+        if tokenizer is not None:
+            check_tokenizer(tokenizer, config)
         self.config, self.tokenizer = config, tokenizer
         self.encoder, self.decoder = Encoder(config), Decoder(config)
         self.bias = nn.Parameter(torch.zeros(config.rows))  # of the output layer
@@ -315,7 +317,16 @@ class Corrector(nn.Module):
         return [best[0].text if best else text for text, best in zip(texts, found, strict=True)]
 
 
-def _initialise(module: nn.Module) -> None:
+def check_tokenizer(tokenizer: WordPiece, config: CorrectorConfig) -> None:
+    """Raises ValueError where a tokenizer has more tokens than a network, or other special ones."""
+    if tokenizer.special != config.special or len(tokenizer) > config.vocabulary:
+        raise ValueError(
+            f"the tokenizer has {len(tokenizer)} tokens with {tokenizer.special}, the network {config.vocabulary} "
+            f"with {config.special}; take the tokenizer of the same BERT"
+        )
+
+
+def initialise(module: nn.Module) -> None:
     """As BERT begins: small numbers, so that at first all tokens are about equally probable."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)

@@ -144,7 +144,7 @@ def all_proposals(corrector: Corrector, texts: Texts) -> list[tuple[Proposal, ..
                 found += propose(corrector, part, sound=sound, normalise=by.language.normalize)
             bar.update(len(part))
     if left := sum(one.obstacle == "left alone" for one in found):
-        print(f"{left} texts cannot be corrected: empty, too long, or with letters that the vocabulary lacks")
+        print(f"{left} texts cannot be corrected: empty, too long, or with unknown letters")
     return [one.found for one in found]
 
 

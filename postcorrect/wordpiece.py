@@ -203,6 +203,17 @@ class WordPiece:
         """Tokens, from number 0 to the highest."""
         return max(self._tokens) + 1
 
+    def pieces(self) -> tuple[Tensor, Tensor]:
+        """Of each number: whether it is a piece of words, not special or unused; whether it goes on with a word.
+
+        Both (tokens,) bool.
+        """
+        tokens = [self._tokens.get(number, "[]") for number in range(len(self))]
+        special = {self._tokens[number] for number in vars(self.special).values()}
+        named = [token in special or (token[:1] == "[" and token[-1:] == "]" and len(token) > 1) for token in tokens]
+        continues = [token.startswith(CONTINUES) and len(token) > len(CONTINUES) for token in tokens]
+        return ~torch.tensor(named), torch.tensor(continues)
+
     # -----------------------------------------------------------------------------------------------------------------
     # There
 
