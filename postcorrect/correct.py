@@ -24,6 +24,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from tqdm import tqdm
+
 import postcorrect
 from postcorrect.gate import OPEN, GateSettings
 from postcorrect.gate_file import chosen_gate
@@ -131,16 +133,24 @@ def write_json(path: str, content: dict) -> None:
 # Correcting, measuring
 
 
+def _bar(size: int | None, is_seen: bool = True) -> tqdm:
+    """Lines done, on stderr where that is a terminal; not between lines that are written there too."""
+    return tqdm(total=size, unit=" lines", leave=False, disable=not is_seen or not sys.stderr.isatty())
+
+
 def correct_texts(options: argparse.Namespace) -> None:
     """Files and standard input, line by line."""
     files = read_files(options.texts)
     setup, output, tally, told = prepare(options), Output(options.out), Tally(), []
     start = time.perf_counter()
+    size = None if "-" in options.texts else sum(len(files[path]) for path in options.texts)
     try:
-        for path in options.texts:
-            for block in blocks(path, files):
-                output.write(_corrected(setup, block, tally, told if options.json else None))
-            output.save()
+        with _bar(size, is_seen=bool(options.out)) as bar:
+            for path in options.texts:
+                for block in blocks(path, files):
+                    output.write(_corrected(setup, block, tally, told if options.json else None))
+                    bar.update(tally.lines - bar.n)
+                output.save()
     finally:
         output.save_rest()
         if options.json:
@@ -197,8 +207,11 @@ def measure(options: argparse.Namespace) -> None:
     """Corrects texts whose truth is known, and prints what that did."""
     names, references, before = known_texts(options)
     setup, output, tally = prepare(options), Output(options.out), Tally()
-    start = time.perf_counter()
-    lines = [line for begin in range(0, len(before), BLOCK) for line in correct(setup, before[begin : begin + BLOCK])]
+    start, lines = time.perf_counter(), []
+    with _bar(len(before)) as bar:
+        for begin in range(0, len(before), BLOCK):
+            lines += correct(setup, before[begin : begin + BLOCK])
+            bar.update(len(lines) - bar.n)
     seconds = time.perf_counter() - start
     for name, line in zip(names, lines, strict=True):
         tally.add(line, name)
