@@ -161,6 +161,9 @@ def model_from_checkpoint(path: str | Path) -> QuartzNet:
         ValueError: see ``load_checkpoint``; also when weights are missing, left over, of the wrong shape or not finite.
     """
     payload = load_checkpoint(path)
+    if payload.get("kind") is not None:
+        kind = reprlib.repr(payload["kind"])
+        raise ValueError(f"{path} holds a network for text ({kind}) and no recogniser; see postcorrect.load")
     missing = [key for key in ("model_config", "weights") if key not in payload]
     if missing:
         raise ValueError(f"{path} has no {' and no '.join(missing)}, so no network can be built from it")
