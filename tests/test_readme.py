@@ -83,6 +83,13 @@ def test_pairs_commands_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     assert error_model.main(words) == 2 and "there are no errors es.json" in capsys.readouterr().err
 
 
+def test_correcting_commands_parse() -> None:
+    from postcorrect.correct import read_options
+
+    found = [read_options(words) for words in commands("python -m postcorrect.correct ")]
+    assert [(options.texts, options.pairs) for options in found] == [(["texts.txt"], None), ([], "pairs/es")]
+
+
 def test_gate_commands_parse() -> None:
     from postcorrect.tune_gate import read_options
 
