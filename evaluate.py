@@ -5,11 +5,13 @@
     python evaluate.py --checkpoint runs/es --data corpora/es --noise noise --rir rir   clean, in a room, 20 to 0 dB
     python evaluate.py --checkpoint runs/es --data corpora/es --report es.html --against other.json    a page to read
     python evaluate.py --checkpoint runs/es --data corpora/es --lm es.arpa --hotwords words.txt    beam search
+    python evaluate.py --checkpoint runs/es --data corpora/es --corrector runs/es-corrector    texts are repaired
 
 ``--checkpoint`` is anything that ``quartznet.load_model`` reads, ``--data`` anything that train.py reads. Decoding is
-greedy, unless ``--lm`` or ``--beam`` ask for a search; its weights are those that ``quartznet.lm tune`` found. The
-surprise: references are normalised by the language's rules *and* to the labels of the model, so a checkpoint that
-cannot write a letter is measured on what it can write; the table of lost letters says how much that is.
+greedy, unless ``--lm`` or ``--beam`` ask for a search; its weights are those that ``quartznet.lm tune`` found. What
+``--corrector`` changes goes through the gate of ``postcorrect.tune_gate``. The surprise: references are normalised by
+the language's rules *and* to the labels of the model, so a checkpoint that cannot write a letter is measured on what it
+can write; the table of lost letters says how much that is.
 """
 
 import argparse
@@ -30,6 +32,8 @@ from data.loaders import evaluation_loader
 from data.manifest import Utterance
 from data.noisy import RATIOS, Condition, conditions
 from data.source import fill_durations, read_source
+from postcorrect import repair_speech
+from postcorrect.repair_speech import SpeechRepairer
 from quartznet import commandline, decoding, load_model
 from quartznet.adapter import apply_adapter, read_adapter
 from quartznet.audit import audit
@@ -94,6 +98,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--worst", type=int, default=5, help="utterances with most errors to print (5)")
     parser.add_argument("--show", type=int, default=0, help="transcripts to print, spread over the data (0)")
     decoding.add_options(parser)
+    repair_speech.add_options(parser)
     noisy = parser.add_argument_group("tables, noise and rooms")
     noisy.add_argument("--by", type=names, default=(), help="tables by speaker, duration or any field of the data: a,b")
     noisy.add_argument("--noise", metavar="PATH", help="also with noise mixed in: folder of recordings, or one of them")
@@ -105,6 +110,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         if getattr(options, name) is None:
             raise ValueError(f"--{name} is missing; evaluate.py --checkpoint CHECKPOINT --data PATH")
     decoding.check_options(options)
+    repair_speech.check_options(options)
     for name in ("worst", "show", "workers"):
         if getattr(options, name) < 0:
             raise ValueError(f"--{name} is a number from 0 on, got {getattr(options, name)}")
@@ -124,8 +130,7 @@ def answer(
     log_probs: Tensor, length: int, heard: Heard, model: QuartzNet, language: Language, is_timed: bool
 ) -> Answer:
     """What is scored of an utterance: custom words are normalised as references are, words are those of the text."""
-    is_plain = heard.shown == heard.letters
-    text = heard.letters if is_plain else language.normalize(heard.shown)
+    is_plain, text = heard.shown == heard.letters, repair_speech.heard_text(heard, language)
     if not is_timed:
         return Answer(text)
     seconds = model.samples_per_output / model.config.features.sample_rate
@@ -140,17 +145,21 @@ def answer(
 
 def decoder(
     options: argparse.Namespace, model: QuartzNet, language: Language
-) -> tuple[Decode | None, Sequence[HotWord]]:
-    """What is heard in a batch, None for greedy texts alone, and the custom words."""
+) -> tuple[Decode | None, Sequence[HotWord], SpeechRepairer | None]:
+    """What is heard in a batch, None for greedy texts alone, the custom words, and what repairs the texts."""
     decode, hotwords = decoding.choose_decode(options, model, language)
-
+    repairer = repair_speech.choose_repairer(options, model, language)
     hear, is_timed = decode or decoding.greedy(model, None), bool(options.report or options.confidence)
 
     def answers(log_probs: Tensor, lengths: Tensor) -> list[Answer]:
-        rows = zip(log_probs, lengths.tolist(), hear(log_probs, lengths), strict=True)
-        return [answer(row, length, text, model, language, is_timed) for row, length, text in rows]
+        heard, befores = hear(log_probs, lengths), [None] * len(lengths)
+        if repairer:
+            heard, befores = repairer(log_probs, lengths, heard)
+        rows = zip(log_probs, lengths.tolist(), heard, strict=True)
+        found = [answer(row, length, text, model, language, is_timed) for row, length, text in rows]
+        return [replace(one, before=before) for one, before in zip(found, befores, strict=True)]
 
-    return (None if decode is None and not is_timed else answers), hotwords
+    return (None if decode is None and not is_timed and repairer is None else answers), hotwords, repairer
 
 
 def transcribe_clips(
@@ -321,7 +330,7 @@ def evaluate(options: argparse.Namespace) -> None:
     print(f"{options.checkpoint} on {description}")
     if report.letters_lost:
         print(f"letters outside the model's alphabet, removed from the references:\n{report.table()}")
-    decode, hotwords = decoder(options, model, language)
+    decode, hotwords, repairer = decoder(options, model, language)
     clips, emptied = normalised(clips, language)
     clips, problems = fill_durations(clips)
     fields = [name for name in options.by if name != "snr" or not options.noise]
@@ -342,15 +351,17 @@ def evaluate(options: argparse.Namespace) -> None:
     print(evaluation_table(result, options.worst))
     if options.show:
         show(rows, options.show)
+    repaired = repairer.report(rows) if repairer else {}
     scores = scored(clips, rows)
     heard = in_conditions(model, clips, scores, others, options, decode) if others else []
-    more = tables(list(scores.values()), heard, fields)
+    more = tables(list(scores.values()), heard, fields) | repaired
     if hotwords:
         more["hotwords"] = print_hotwords(hotwords, rows, " " in model.config.labels)
     if sure := calibration(rows, options.confidence, bool(options.confidence or options.report)):
         more["confidence"] = sure.for_json()
     against = compared(other, result, options.checkpoint) if other else None
     told = {"checkpoint": options.checkpoint, "adapter": options.adapter, "decoding_asked": decoding.described(options)}
+    told |= repair_speech.described(options)
     if options.report:
         facts = tuple((name, text) for name, text in {**told, "data": description}.items() if text)
         title = f"How {Path(options.checkpoint).name} hears {Path(options.data).name}"
@@ -359,7 +370,8 @@ def evaluate(options: argparse.Namespace) -> None:
         write_report(page, model, evaluated(clips, rows), rows, fields, options)
     if options.json:
         extra = {**told, "data": options.data, "lang": language.code, "skipped": skipped}
-        text = json.dumps({**evaluation_json(result), **extra, **more}, ensure_ascii=False, indent=1)
+        table = repair_speech.with_before(evaluation_json(result), rows)
+        text = json.dumps({**table, **extra, **more}, ensure_ascii=False, indent=1)
         Path(options.json).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 

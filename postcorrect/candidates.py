@@ -45,15 +45,15 @@ def _batches(rows: dict[str, list[int]], tokens: int) -> Iterator[list[str]]:
         yield batch
 
 
-def _correctable(tokenizer: WordPiece, texts: Sequence[str], positions: int) -> dict[str, list[int]]:
-    """Numbers of each different text that can be corrected; the log says how many cannot, and why."""
+def _correctable(tokenizer: WordPiece, texts: Sequence[str], positions: int, tell: bool) -> dict[str, list[int]]:
+    """Numbers of each different text that can be corrected; the log may say how many cannot, and why."""
     different = sorted(set(texts))
     rows = dict(zip(different, tokenizer.ids(different), strict=True))
     empty = {text for text in rows if not text.split()}
     long = {text for text, row in rows.items() if len(row) > positions}
     strange = {text for text in rows if text not in empty | long and not tokenizer.repeats(text)}
     left = empty | long | strange
-    if left:
+    if left and tell:
         logger.warning(
             "%d of %d texts stay as they are: %d empty, %d of more than %d tokens, %d that the vocabulary cannot write",
             len(left), len(rows), len(empty), len(long), positions, len(strange),
@@ -62,7 +62,11 @@ def _correctable(tokenizer: WordPiece, texts: Sequence[str], positions: int) -> 
 
 
 def candidates(
-    corrector: Corrector, texts: Sequence[str], settings: SearchSettings | None = None, tokens: int = 4096
+    corrector: Corrector,
+    texts: Sequence[str],
+    settings: SearchSettings | None = None,
+    tokens: int = 4096,
+    tell: bool = True,
 ) -> list[list[Correction]]:
     """For each text up to ``settings.count`` different texts, the best first; none where it cannot be corrected.
 
@@ -71,12 +75,13 @@ def candidates(
 
     Args:
         tokens: of the texts that are corrected together, padding included. What is longer is a batch of its own.
+        tell: log how many texts cannot be corrected; False for whoever counts those without a result.
 
     Raises:
         ValueError: the corrector has no tokenizer, or the network gives NaN.
     """
     settings, tokenizer = settings or SearchSettings(), _tokenizer(corrector)
-    rows = _correctable(tokenizer, texts, corrector.config.positions)
+    rows = _correctable(tokenizer, texts, corrector.config.positions, tell)
     found: dict[str, list[Correction]] = {}
     for batch in _batches(rows, tokens):
         padded = pad_rows([rows[text] for text in batch], tokenizer.special.pad)

@@ -158,12 +158,12 @@ def model_from_checkpoint(path: str | Path) -> QuartzNet:
     """The network of a checkpoint, on the CPU, in evaluation mode.
 
     Raises:
-        ValueError: see ``load_checkpoint``; also when weights are missing, left over, of the wrong shape or not finite.
+        ValueError: see ``load_checkpoint``; also when weights are missing, left over, of the wrong shape or not finite,
+            or are those of another kind of network.
     """
     payload = load_checkpoint(path)
-    if payload.get("kind") is not None:
-        kind = reprlib.repr(payload["kind"])
-        raise ValueError(f"{path} holds a network for text ({kind}) and no recogniser; see postcorrect.load")
+    if (kind := payload.get("kind")) is not None:
+        raise ValueError(f"{path} holds a network of kind {reprlib.repr(kind)} and no recogniser; train.py makes one")
     missing = [key for key in ("model_config", "weights") if key not in payload]
     if missing:
         raise ValueError(f"{path} has no {' and no '.join(missing)}, so no network can be built from it")

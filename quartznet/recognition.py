@@ -32,6 +32,7 @@ class Answer:
 
     text: str
     words: tuple[Word, ...] = ()  # those of the text in time, where somebody wants them
+    before: str | None = None  # the text before it was repaired; None: nobody repairs
 
 
 Decode = Callable[[Tensor, Tensor], list[Answer]]  # log_probs (batch, time, labels + 1), lengths (batch,)
@@ -46,6 +47,7 @@ class Transcript:
     hypothesis: str
     loss: float  # CTC, nats for the whole utterance; infinite where the text is too long for its frames
     words: tuple[Word, ...] = ()  # of the hypothesis
+    before: str | None = None  # the hypothesis before it was repaired; None: nobody repairs
 
 
 def recognition_loss(
@@ -87,7 +89,7 @@ def recognise_batch(model: QuartzNet, batch: Batch, decode: Decode | None = None
             map(Transcript, batch.names, batch.texts, greedy_decode(log_probs, lengths, model.alphabet), losses)
         )
     rows = zip(batch.names, batch.texts, decode(log_probs, lengths), losses, strict=True)
-    return [Transcript(name, text, heard.text, loss, heard.words) for name, text, heard, loss in rows]
+    return [Transcript(name, text, heard.text, loss, heard.words, heard.before) for name, text, heard, loss in rows]
 
 
 def recognise(

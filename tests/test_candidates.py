@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_bert import SPECIAL, tiny_config, tiny_corrector, tiny_tokenizer
+from tiny_bert import learnt_corrector, tiny_config, tiny_corrector, tiny_tokenizer
 
 from postcorrect.candidates import candidates, log_probs
-from postcorrect.config import CorrectorConfig, DropoutConfig, StackConfig
 from postcorrect.model import Corrector
 from postcorrect.search import SearchSettings
 
@@ -34,6 +33,7 @@ def test_what_cannot_be_corrected_comes_back_and_is_counted(
 def test_nothing_is_said_where_all_can_be_corrected(corrector: Corrector, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         assert len(corrector.correct(["a", "b"])) == 2 and corrector.correct([]) == []
+        assert candidates(corrector, ["", "Don't"], tell=False) == [[], []]
     assert not caplog.records
 
 
@@ -66,20 +66,7 @@ def test_a_probability_by_hand(corrector: Corrector) -> None:
 def test_it_learns_four_corrections_by_heart(tmp_path: Path) -> None:
     """End to end: a random network, ordinary cross-entropy, then texts through the search."""
     pairs = {"the contry": "the country's", "dont worry": "don't worry", "a b": "a b", "mother in low": "mother-in-law"}
-    tokenizer, still = tiny_tokenizer(tmp_path), StackConfig(1, 1e-5, DropoutConfig.everywhere(0.0))
-    sizes = {"channels": 32, "heads": 2, "feed_forward": 64, "positions": 40}
-    corrector = Corrector(
-        CorrectorConfig(len(tokenizer), **sizes, encoder=still, decoder=still, special=SPECIAL), tokenizer
-    )
-    source, mask = tokenizer.encode(list(pairs), 40)
-    target, seen = tokenizer.encode(list(pairs.values()), 40)
-    wanted = target[:, 1:].masked_fill(~seen[:, 1:], -100)
-    optimizer = torch.optim.Adam(corrector.parameters(), 0.01)
-    for _ in range(60):
-        optimizer.zero_grad()
-        logits = corrector(source, mask, target[:, :-1])
-        torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten()).backward()
-        optimizer.step()
+    corrector = learnt_corrector(pairs, tiny_tokenizer(tmp_path), steps=60, positions=40)
     assert corrector.correct(list(pairs)) == list(pairs.values())
 
 

@@ -116,6 +116,9 @@ def test_weights_must_fit_the_configuration(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"(?s)contradict each other.*Missing"):
         model_from_checkpoint(tmp_path / "a.pt")
     save_checkpoint(tmp_path / "b.pt", {"lang": "es"})
+    save_checkpoint(tmp_path / "c.pt", {"kind": "corrector", "weights": {}})
+    with pytest.raises(ValueError, match=r"c\.pt holds a network of kind 'corrector' and no recogniser"):
+        model_from_checkpoint(tmp_path / "c.pt")
     with pytest.raises(ValueError, match="no model_config and no weights"):
         model_from_checkpoint(tmp_path / "b.pt")
 

@@ -224,7 +224,7 @@ def test_another_vocabulary_or_network_does_not_go_on(
 def test_a_recogniser_is_no_corrector_and_the_other_way_round(bert: Path, pairs: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert run(bert, pairs, out, "--steps", "1") == 0
-    with pytest.raises(ValueError, match=r"holds a network for text \('corrector'\) and no recogniser"):
+    with pytest.raises(ValueError, match="holds a network of kind 'corrector' and no recogniser"):
         load_model(out)
     payload = load_checkpoint(out / "best.pt")
     for kind, name in ((None, "a recogniser"), ("bert", "a BERT in training"), (3, "something else")):

@@ -83,6 +83,20 @@ def test_pairs_commands_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     assert error_model.main(words) == 2 and "there are no errors es.json" in capsys.readouterr().err
 
 
+def test_correcting_commands_parse() -> None:
+    from postcorrect.correct import read_options
+
+    found = [read_options(words) for words in commands("python -m postcorrect.correct ")]
+    assert [(options.texts, options.pairs) for options in found] == [(["texts.txt"], None), ([], "pairs/es")]
+
+
+def test_gate_commands_parse() -> None:
+    from postcorrect.tune_gate import read_options
+
+    found = [read_options(words) for words in commands("python -m postcorrect.tune_gate ")]
+    assert [options.checkpoint for options in found] == [None, "runs/es"]
+
+
 def test_evaluation_commands_parse() -> None:
     from evaluate import read_options
 
@@ -90,6 +104,7 @@ def test_evaluation_commands_parse() -> None:
     assert {options.lang for options in found} == {"es", None}
     assert {options.lm for options in found} == {None, "es.arpa"}
     assert {options.neural for options in found} == {None, "es_lm.pt"}
+    assert {options.corrector for options in found} == {None, "runs/es-corrector"}
 
 
 def test_preparing_commands_parse() -> None:

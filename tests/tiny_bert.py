@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from postcorrect.bert import weight_table
+from postcorrect.checkpoint import identity
 from postcorrect.config import CorrectorConfig, DropoutConfig, SpecialTokens, StackConfig
 from postcorrect.folder import write_json, write_weights
 from postcorrect.model import Corrector
 from postcorrect.wordpiece import WordPiece
+from quartznet.checkpoint import save_checkpoint
 
 SPECIAL = SpecialTokens(pad=0, unknown=1, begin=2, end=3, mask=4)
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -74,3 +76,29 @@ def write_bert(
         write_weights(folder, weights)
     table = {"model_type": "bert", "vocab_size": len(TOKENS), "max_position_embeddings": 64, **SIZES, **settings}
     write_json(folder / "config.json", {key: value for key, value in table.items() if value is not None})
+
+
+def learnt_corrector(pairs: dict[str, str], tokenizer: WordPiece, steps: int = 80, positions: int = 64) -> Corrector:
+    """A corrector that has learnt a few corrections by heart."""
+    still = StackConfig(1, 1e-5, DropoutConfig.everywhere(0.0))
+    sizes = {"channels": 32, "heads": 2, "feed_forward": 64, "positions": positions}
+    config = CorrectorConfig(len(tokenizer), **sizes, encoder=still, decoder=still, special=tokenizer.special)
+    torch.manual_seed(0)  # the same whatever ran before: fixtures of modules come before the seed of a test
+    corrector = Corrector(config, tokenizer)
+    source, mask = tokenizer.encode(list(pairs), positions)
+    target, seen = tokenizer.encode(list(pairs.values()), positions)
+    wanted = target[:, 1:].masked_fill(~seen[:, 1:], -100)
+    optimizer = torch.optim.Adam(corrector.parameters(), 0.01)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        logits = corrector(source, mask, target[:, :-1])
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten()).backward()
+        optimizer.step()
+    return corrector.eval()
+
+
+def write_corrector(folder: Path, corrector: Corrector) -> Path:
+    """A run folder with nothing but ``best.pt``."""
+    folder.mkdir(exist_ok=True)
+    save_checkpoint(folder / "best.pt", {**identity(corrector), "weights": corrector.state_dict()})
+    return folder
