@@ -10,6 +10,7 @@ The surprise: a pair whose true text the tokenizer cannot repeat (an accent that
 the corrector to damage texts. Such pairs are left out and counted, and where most are, the BERT is the wrong one.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -71,14 +72,14 @@ def encode_pairs(pairs: Sequence[Pair], tokenizer: WordPiece, limit: int) -> tup
     """
     recognised, said = tokenizer.ids([p.recognised for p in pairs]), tokenizer.ids([p.said for p in pairs])
     rows, empty, long, strange = [], 0, 0, []
-    known: dict[str, bool] = {}
+    repeats = functools.cache(tokenizer.repeats)  # a sentence may be there a hundred times
     for pair, source, target in zip(pairs, recognised, said, strict=True):
         if not pair.recognised or not pair.said:
             empty += 1
         elif max(len(source), len(target)) > limit:
             long += 1
-        elif not all(known.setdefault(text, tokenizer.repeats(text)) for text in (pair.recognised, pair.said)):
-            strange.append(pair.said if not known[pair.said] else pair.recognised)
+        elif unknown := [text for text in (pair.said, pair.recognised) if not repeats(text)]:
+            strange.append(unknown[0])
         else:
             rows.append(Row(pair, source, target))
     found = LeftOut(len(pairs), empty, long, len(strange), strange[0] if strange else "")

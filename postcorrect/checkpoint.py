@@ -10,6 +10,7 @@ plain values only, so a foreign file cannot run code. The surprise: the tokenize
 the table of tokens means nothing without it; so a run never goes on with another one.
 """
 
+import reprlib
 from pathlib import Path
 
 from postcorrect.config import CorrectorConfig
@@ -48,6 +49,10 @@ def load(run: str | Path) -> Corrector:
     missing = [key for key in ("model_config", "tokenizer", "weights") if key not in payload]
     if missing:
         raise ValueError(f"{path} has no {' and no '.join(missing)}, so no corrector can be built from it")
+    if not isinstance(payload["tokenizer"], str):
+        raise ValueError(
+            f"{path}: tokenizer must be text, got {reprlib.repr(payload['tokenizer'])}; the file is broken"
+        )
     config = from_dict(CorrectorConfig, payload["model_config"], "model_config.")
     corrector = Corrector(config, WordPiece.from_json(payload["tokenizer"], config.special))
     try:

@@ -14,6 +14,7 @@ like. The rows too many start at zero; they take part in the softmax, as in NeMo
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
+MOST_WEIGHTS = 4_000_000_000  # 16 GB; the largest BERT published, twice, has 0.7
 Activation = Literal["gelu", "gelu_new", "relu"]  # names of Hugging Face: exact, its approximation by tanh
 
 
@@ -96,8 +97,19 @@ class CorrectorConfig:
             raise ValueError(f"channels must be a multiple of heads ({self.heads}), got {self.channels}")
         if self.activation not in ("gelu", "gelu_new", "relu"):
             raise ValueError(f"activation must be gelu, gelu_new or relu, got {self.activation}")
+        if (
+            self.weights > MOST_WEIGHTS
+        ):  # a file may ask for any number, and memory is taken before its weights are read
+            raise ValueError(f"sizes that make {self.weights:,} weights; they can be at most {MOST_WEIGHTS:,}")
         if max(vars(self.special).values()) >= self.vocabulary:
             raise ValueError(f"special tokens must be below vocabulary ({self.vocabulary}), got {self.special}")
+
+    @property
+    def weights(self) -> int:
+        """Numbers in the matrices of the network, without biases and norms."""
+        tables = (self.rows + self.positions + self.token_types) * self.channels
+        attention, inner = 4 * self.channels**2, 2 * self.channels * self.feed_forward
+        return tables + self.encoder.layers * (attention + inner) + self.decoder.layers * (2 * attention + inner)
 
     @property
     def rows(self) -> int:

@@ -110,8 +110,8 @@ def _letter_lines(pairs: Sequence[Pair], most: int) -> Iterator[str]:
         f"{names.get(said, said)} > {names.get(heard, heard)} {count}x"
         for (said, heard), count in sorted(wrong.items(), key=lambda item: (-item[1], item[0]))[:most]
     ]
-    for begin in range(0, len(shown), 5):
-        yield "  " + "".join(f"{text:<15}" for text in shown[begin : begin + 5]).rstrip()
+    for begin in range(0, len(shown), 4):
+        yield "  " + "".join(f"{text:<19}" for text in shown[begin : begin + 4]).rstrip()
 
 
 def error_table(pairs: Sequence[Pair], most: int = 15) -> str:

@@ -78,7 +78,8 @@ class CorrectorTraining:
             raise ValueError(
                 "evaluate_every, max_bad_steps, keep_best and log_every must be at least 1 and save_every above 0"
             )
-        if min(self.epochs, self.steps or 1, self.evaluate_steps or 1) < 1:
+        counts = (self.epochs, self.steps, self.evaluate_steps)
+        if any(count is not None and count < 1 for count in counts):
             raise ValueError("epochs, steps and evaluate_steps must be at least 1")
 
     @property

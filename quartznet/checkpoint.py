@@ -162,7 +162,7 @@ def model_from_checkpoint(path: str | Path) -> QuartzNet:
             or are those of another kind of network.
     """
     payload = load_checkpoint(path)
-    if kind := payload.get("kind"):
+    if (kind := payload.get("kind")) is not None:
         raise ValueError(f"{path} holds a network of kind {reprlib.repr(kind)} and no recogniser; train.py makes one")
     missing = [key for key in ("model_config", "weights") if key not in payload]
     if missing:

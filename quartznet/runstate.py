@@ -135,12 +135,14 @@ def load_run(settings: LoopSettings, identity: dict, path: Path) -> dict:
     if "train" not in payload:
         raise ValueError(f"{path} holds weights only and no training can continue from it; {advice}")
     old, new = payload.get("model_config"), identity.get("model_config")
-    if old != new:
+    if old != new and payload.get("kind") == identity.get("kind"):
         keys = [key for key in sorted({*(old or {}), *(new or {})}) if (old or {}).get(key) != (new or {}).get(key)]
         raise ValueError(f"{path} is the run of another network: {', '.join(keys)} differ; {advice}")
     if payload.get("insert") != identity.get("insert"):
         found, wanted = payload.get("insert", "nothing"), identity.get("insert", "nothing")
         raise ValueError(f"{path} has {found} added to the network, this run would have {wanted}; {advice}")
+    if payload.get("kind") != identity.get("kind") or payload.get("tokenizer") != identity.get("tokenizer"):
+        raise ValueError(f"{path} is the run of another kind of network, or of another vocabulary; {advice}")
     before, now = payload.get("base_sha256"), identity.get("base_sha256")
     if before and now and before != now:
         raise ValueError(f"{path} began with another checkpoint than today's --init {identity.get('init')}; {advice}")

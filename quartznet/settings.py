@@ -1,7 +1,9 @@
 """Settings dataclasses <-> dictionaries <-> YAML <-> dotted names such as ``optim.lr``.
 
 Unknown keys, wrong types and impossible values are errors that name the full path. The surprise: PyYAML reads ``1e-3``
-as a string, so every number is converted by the type of its field, never by what YAML thought it was.
+as a string, so every number is converted by the type of its field, never by what YAML thought it was. And a table that
+names one setting of several leaves the others at what the dataclass around it has as its default, not at those of the
+inner dataclass: ``optim: {lr: 0.01}`` must not turn another optimiser into the usual one.
 """
 
 import dataclasses
@@ -28,8 +30,11 @@ def to_dict(settings: object) -> dict:
 Settings = typing.TypeVar("Settings")
 
 
-def from_dict(kind: type[Settings], mapping: dict, path: str = "") -> Settings:
+def from_dict(kind: type[Settings], mapping: dict, path: str = "", base: Settings | None = None) -> Settings:
     """Builds ``kind`` from nested dictionaries; messages show long values shortened.
+
+    Args:
+        base: what is not in ``mapping`` is as in this one; None: as the dataclass has it.
 
     Raises:
         ValueError: for an unknown key, a wrong type or an impossible value; the message names the full path.
@@ -37,17 +42,30 @@ def from_dict(kind: type[Settings], mapping: dict, path: str = "") -> Settings:
     if not isinstance(mapping, dict):
         raise ValueError(f"{path or kind.__name__} must be a table of settings, got {reprlib.repr(mapping)}")
     hints = typing.get_type_hints(kind)
-    names = [item.name for item in dataclasses.fields(kind)]
-    unknown = [key for key in mapping if key not in names]
+    items = {item.name: item for item in dataclasses.fields(kind)}
+    unknown = [key for key in mapping if key not in items]
     if unknown:
         where = ", ".join(f"{path}{key}" for key in unknown)
-        raise ValueError(f"unknown setting {where}; {kind.__name__} has {', '.join(names)}")
-    values = {key: _convert(value, hints[key], f"{path}{key}") for key, value in mapping.items()}
+        raise ValueError(f"unknown setting {where}; {kind.__name__} has {', '.join(items)}")
+    values = {}
+    for key, value in mapping.items():
+        if dataclasses.is_dataclass(hints[key]):
+            inner = _default(items[key]) if base is None else getattr(base, key)
+            values[key] = from_dict(hints[key], value, f"{path}{key}.", inner)
+        else:
+            values[key] = _convert(value, hints[key], f"{path}{key}")
     try:
-        return kind(**values)
+        return kind(**values) if base is None else dataclasses.replace(base, **values)
     except (TypeError, ValueError) as error:
         where = "" if path and str(error).startswith(path.split(".")[0]) else f"{path.rstrip('.') or kind.__name__}: "
         raise ValueError(f"{where}{error}") from error
+
+
+def _default(item: dataclasses.Field) -> object | None:
+    """What a field is where nothing is said; None: it must be said."""
+    if item.default_factory is not dataclasses.MISSING:
+        return item.default_factory()
+    return None if item.default is dataclasses.MISSING else item.default
 
 
 def _convert(value: object, hint: object, path: str) -> object:

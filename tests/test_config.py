@@ -1,5 +1,6 @@
 """Settings: round trips, errors that name the full path, presets, overrides."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,25 @@ def parameters_of(blocks: tuple[BlockConfig, ...], mels: int = 64, outputs: int 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Round trips
+
+
+def test_one_setting_of_a_table_leaves_the_defaults_of_the_dataclass_around_it() -> None:
+    """Two levels deep: the outermost dataclass that has a default decides."""
+
+    @dataclass(frozen=True)
+    class Middle:
+        optim: OptimSettings = field(default_factory=lambda: OptimSettings(name="adamw", lr=0.5))
+
+    @dataclass(frozen=True)
+    class Outer:
+        middle: Middle = field(default_factory=lambda: Middle(OptimSettings(name="adamw", lr=0.25, grad_clip=3.0)))
+
+    assert from_dict(Middle, {"optim": {"eps": 0.1}}).optim == OptimSettings(name="adamw", lr=0.5, eps=0.1)
+    wanted = OptimSettings(name="adamw", lr=0.25, grad_clip=3.0, eps=0.1)
+    assert from_dict(Outer, {"middle": {"optim": {"eps": 0.1}}}).middle.optim == wanted
+    assert from_dict(Outer, {}, base=Outer(Middle())).middle.optim.lr == 0.5
+    with pytest.raises(ValueError, match=r"middle\.optim: optim\.name must be"):
+        from_dict(Outer, {"middle": {"optim": {"name": "x"}}})
 
 
 def test_model_config_round_trip() -> None:

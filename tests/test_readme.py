@@ -83,6 +83,17 @@ def test_pairs_commands_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     assert error_model.main(words) == 2 and "there are no errors es.json" in capsys.readouterr().err
 
 
+def test_text_training_commands_parse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from postcorrect import pretrain, train
+
+    monkeypatch.chdir(tmp_path)
+    for main, name in ((pretrain.main, "pretrain"), (train.main, "train")):
+        [words] = commands(f"python -m postcorrect.{name} ")
+        assert main(words) == 2 and "there is no" in capsys.readouterr().err
+
+
 def test_correcting_commands_parse() -> None:
     from postcorrect.correct import read_options
 
