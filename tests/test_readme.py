@@ -83,6 +83,14 @@ def test_pairs_commands_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     assert error_model.main(words) == 2 and "there are no errors es.json" in capsys.readouterr().err
 
 
+def test_pretraining_commands_parse() -> None:
+    from postcorrect.pretrain import read_options
+
+    [words] = commands("python -m postcorrect.pretrain ")
+    options = read_options(words)
+    assert len(options.texts) == 2 and options.against == ["prepared/es"] and options.leave_out
+
+
 def test_correcting_commands_parse() -> None:
     from postcorrect.correct import read_options
 
