@@ -55,6 +55,8 @@ def check_folders(options: argparse.Namespace) -> None:
     out = options.out
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; the BERT needs a folder of its own")
+    if options.bert and not options.bert.is_dir():
+        raise FileNotFoundError(f"there is no folder {options.bert}; --bert takes one in Hugging Face's layout")
     if options.bert and out.resolve() == options.bert.resolve():
         raise ValueError(f"--out {out} is the folder of --bert; what is there must not change, choose another --out")
     strange = [name for name in (SAFETENSORS, PICKLE, "config.json") if (out / name).exists()]
@@ -73,14 +75,18 @@ def check_sizes(chosen: dict, config: CorrectorConfig, folder: Path) -> None:
             )
 
 
-def build(
-    options: argparse.Namespace, chosen: dict, settings: PretrainSettings, texts: Sequence[str]
-) -> tuple[MaskedModel, WordPiece]:
-    """The network before its first step, and its vocabulary: those of ``--bert``, or new ones."""
+def read_start(folder: Path, chosen: dict, settings: PretrainSettings) -> tuple[MaskedModel, WordPiece]:
+    """The network and the vocabulary of ``--bert``; a head that it does not have is random."""
     torch.manual_seed(settings.seed)
-    if options.bert:
-        dropout = None if settings.dropout is None else DropoutConfig.everywhere(settings.dropout)
-        return masked_from_bert(options.bert, dropout)
+    dropout = None if settings.dropout is None else DropoutConfig.everywhere(settings.dropout)
+    model, tokenizer = masked_from_bert(folder, dropout)
+    check_sizes(chosen, model.encoder.config, folder)
+    return model, tokenizer
+
+
+def new_start(texts: Sequence[str], settings: PretrainSettings) -> tuple[MaskedModel, WordPiece]:
+    """A random network, and a vocabulary out of the text."""
+    torch.manual_seed(settings.seed)
     tokenizer = WordPiece.learn(texts, settings.network.vocabulary)
     dropout = DROPOUT if settings.dropout is None else settings.dropout
     return MaskedModel.new(settings.network.config(len(tokenizer), dropout)), tokenizer
@@ -127,10 +133,11 @@ def print_plan(
 
 
 def export(model: MaskedModel, tokenizer: WordPiece, out: Path) -> bool:
-    """Writes the best weights so far in Hugging Face's layout; False where there are none yet."""
-    if not (out / "best.pt").exists():
+    """Writes the best weights so far in Hugging Face's layout; False where there are none of this network yet."""
+    best = load_checkpoint(out / "best.pt") if (out / "best.pt").exists() else {}
+    if best.get("model_config") != to_dict(model.encoder.config):
         return False
-    model.load_state_dict(load_checkpoint(out / "best.pt")["weights"])
+    model.load_state_dict(best["weights"])
     save_bert(model.encoder, out, tokenizer, model.head)
     return True
 
@@ -161,11 +168,10 @@ def pretrain(options: argparse.Namespace) -> int:
         rank, world = distributed.rank(), distributed.world_size()
         if not distributed.is_main():
             logging.getLogger().setLevel(logging.WARNING)
+        start = read_start(options.bert, chosen, settings) if options.bert else None
         texts, dev_texts = read_both(options, rules(options.lang, options.texts))
-        model, tokenizer = build(options, chosen, settings, texts)
+        model, tokenizer = start or new_start(texts, settings)
         config = model.encoder.config
-        if options.bert:
-            check_sizes(chosen, config, options.bert)
         check_vocabulary(tokenizer, out)
         settings, model = replace(settings, network=NetworkSettings.of(config)), model.to(device)
         masker = Masker(tokenizer, settings.masks)

@@ -1,7 +1,7 @@
 """Text -> batches from which a BERT learns: sentences as numbers of pieces, similar lengths together.
 
     sentences = Sentences(texts, tokenizer, longest=128)
-    loader = sentence_loader(sentences, masker, pad=tokenizer.special.pad, batch_tokens=4096, seed=0)
+    loader = sentence_loader(sentences, masker, batch_tokens=4096, seed=0)
 
 Nothing is hidden here: a batch says only how many pieces will be asked for, which is its length (``quartznet.step``).
 Which ones, the loss draws, so that they are others in every epoch and the same again in a run that goes on.
@@ -27,6 +27,7 @@ from postcorrect.wordpiece import WordPiece, pad_rows
 
 CHUNK = 10_000  # texts that are cut into pieces at a time
 MOST_UNKNOWN = 0.5  # share of the pieces
+LONGEST_NAME = 40  # letters
 
 
 def cut(pieces: Sequence[int], continues: Sequence[bool], most: int) -> list[Sequence[int]]:
@@ -52,6 +53,11 @@ class Sentence:
 
     text: str  # the whole of it
     ids: list[int]  # begin, pieces, end
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return self.text if len(self.text) <= LONGEST_NAME else f"{self.text[: LONGEST_NAME - 4].rstrip()} ..."
 
 
 class Sentences(Dataset):
@@ -172,7 +178,7 @@ class Collate:
     def __call__(self, rows: Sequence[Sentence]) -> MaskBatch:
         ids, mask = pad_rows([row.ids for row in rows], self.pad)
         counts = self.masker.counts(ids)
-        names = [row.text for row, count in zip(rows, counts.tolist(), strict=True) for _ in range(count)]
+        names = [row.name for row, count in zip(rows, counts.tolist(), strict=True) for _ in range(count)]
         return MaskBatch(ids, mask, counts, names)
 
 
