@@ -40,7 +40,8 @@ def from_dict(kind: type[Settings], mapping: dict, path: str = "", base: Setting
         ValueError: for an unknown key, a wrong type or an impossible value; the message names the full path.
     """
     if not isinstance(mapping, dict):
-        raise ValueError(f"{path or kind.__name__} must be a table of settings, got {reprlib.repr(mapping)}")
+        name = path.rstrip(".") or kind.__name__
+        raise ValueError(f"{name} must be a table of settings, got {reprlib.repr(mapping)}")
     hints = typing.get_type_hints(kind)
     items = {item.name: item for item in dataclasses.fields(kind)}
     unknown = [key for key in mapping if key not in items]
@@ -104,7 +105,7 @@ def _number(value: object, kind: type, path: str) -> int | float:
     name = "a whole number" if kind is int else "a number"
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # a whole number of 400 digits is no float
         number = math.nan
     if isinstance(value, bool) or not math.isfinite(number) or (kind is int and number != int(number)):
         raise ValueError(f"{path} must be {name}, got {reprlib.repr(value)}")

@@ -160,7 +160,7 @@ def test_what_is_wrong_with_a_file(tmp_path: Path, capsys: pytest.CaptureFixture
         ("base_sha256", 5, "x.pt: base_sha256 must be text, got 5"),
         ("lang", ["es"], "x.pt: lang must be text, got "),
         ("tensors", {1: torch.zeros(1)}, "tensors must be a table of tensors"),
-        ("model_config", None, "model_config. must be a table of settings, got None"),
+        ("model_config", None, "model_config must be a table of settings, got None"),
         ("insert", {"kind": "lora", "rank": 10**9}, "rank and size can be at most"),
     ):
         torch.save(contents | {key: value}, path)

@@ -118,13 +118,15 @@ def test_command_line_text_becomes_the_type_of_the_field() -> None:
         ({"optim": {"lr": "fast"}}, r"optim\.lr must be a number, got 'fast'"),
         ({"optim": {"lr": True}}, r"optim\.lr must be a number, got True"),
         ({"optim": {"lr": float("nan")}}, r"optim\.lr must be a number, got nan"),
+        ({"optim": {"lr": 10**400}}, r"optim\.lr must be a number, got 1000"),
+        ({"epochs": 10**400}, "epochs must be a whole number, got 1000"),
         ({"epochs": 1.5}, r"epochs must be a whole number, got 1\.5"),
         ({"optim": {"betas": [0.9]}}, r"optim\.betas must have 2 values, got 1"),
         ({"optim": {"betas": [0.9, "x"]}}, r"optim\.betas\[1\] must be a number, got 'x'"),
         ({"augment": {"speeds": 1.0}}, r"augment\.speeds must be a list, got 1\.0"),
         ({"sync_batchnorm": "maybe"}, r"sync_batchnorm must be true or false, got 'maybe'"),
         ({"lang": 7}, r"lang must be text, got 7"),
-        ({"optim": 3}, r"optim\.? must be a table of settings, got 3"),
+        ({"optim": 3}, "optim must be a table of settings, got 3"),
     ],
 )
 def test_errors_name_the_full_path(mapping: dict, message: str) -> None:

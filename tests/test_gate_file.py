@@ -109,7 +109,7 @@ def test_one_made_by_hand(tmp_path: Path, corrector: Corrector) -> None:
         ("margin: -1", "margin must be 0 or more"),
         ("margin: 1\nmargni: 2", "unknown setting margni"),
         ("text: {margin: 1}", "unknown setting text.margin"),
-        ("text: 3", "text. must be a table"),
+        ("text: 3", "text must be a table"),
         ("audio: 3", "no attribute"),
         ("audio: {net: {data: x}}", "audio.net"),
         ("text: null\nother: 1", "unknown key other; there are text, audio"),
