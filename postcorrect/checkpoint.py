@@ -13,10 +13,12 @@ the table of tokens means nothing without it; so a run never goes on with anothe
 import reprlib
 from pathlib import Path
 
+import torch
+
 from postcorrect.config import CorrectorConfig
-from postcorrect.model import Corrector
+from postcorrect.model import Corrector, check_tokenizer
 from postcorrect.wordpiece import WordPiece
-from quartznet.checkpoint import find_checkpoint, load_checkpoint, not_finite
+from quartznet.checkpoint import fill, find_checkpoint, load_checkpoint
 from quartznet.settings import from_dict, to_dict
 
 KIND = "corrector"
@@ -34,6 +36,25 @@ def identity(corrector: Corrector, lang: str | None = None) -> dict:
     return {"kind": KIND, "model_config": config, "tokenizer": tokenizer, "lang": lang}
 
 
+def check_sizes(config: CorrectorConfig, weights: object, path: str | Path) -> None:
+    """Before memory is taken: a small file may ask for a network of 16 GB.
+
+    Raises:
+        ValueError: a weight is missing, or has another size than ``config`` says; the message names ``path``.
+    """
+    with torch.device("meta"):  # shapes alone
+        wanted = Corrector(config).state_dict()
+    given = weights if isinstance(weights, dict) else {}
+    shapes = {name: getattr(given.get(name), "shape", None) for name in wanted}
+    wrong = [name for name, value in wanted.items() if shapes[name] != value.shape]
+    if wrong:
+        found = "is missing" if shapes[wrong[0]] is None else f"has shape {tuple(shapes[wrong[0]])}"
+        raise ValueError(
+            f"{path}: weights and model_config contradict each other: {wrong[0]} {found}, asked for is "
+            f"{tuple(wanted[wrong[0]].shape)} (of {len(wrong)} such)"
+        )
+
+
 def load(run: str | Path) -> Corrector:
     """The corrector of a run folder or file, on the CPU, in evaluation mode.
 
@@ -44,7 +65,7 @@ def load(run: str | Path) -> Corrector:
     path = find_checkpoint(run)
     payload = load_checkpoint(path)
     if payload.get("kind") != KIND:
-        kind = {None: "a recogniser", "bert": "a BERT in training"}.get(payload.get("kind"), "something else")
+        kind = {"None": "a recogniser", "bert": "a BERT in training"}.get(str(payload.get("kind")), "something else")
         raise ValueError(f"{path} holds {kind} and no corrector; python -m postcorrect.train makes one")
     missing = [key for key in ("model_config", "tokenizer", "weights") if key not in payload]
     if missing:
@@ -53,13 +74,13 @@ def load(run: str | Path) -> Corrector:
         raise ValueError(
             f"{path}: tokenizer must be text, got {reprlib.repr(payload['tokenizer'])}; the file is broken"
         )
-    config = from_dict(CorrectorConfig, payload["model_config"], "model_config.")
-    corrector = Corrector(config, WordPiece.from_json(payload["tokenizer"], config.special))
     try:
-        corrector.load_state_dict(payload["weights"])
-    except (RuntimeError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: weights and model_config contradict each other: {reason}") from error
-    if broken := not_finite(corrector):
-        raise ValueError(f"{path}: {broken[0]} is not finite (of {len(broken)}); file or training is broken")
+        config = from_dict(CorrectorConfig, payload["model_config"], "model_config.")
+        tokenizer = WordPiece.from_json(payload["tokenizer"], config.special)
+        check_tokenizer(tokenizer, config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    check_sizes(config, payload["weights"], path)
+    corrector = Corrector(config, tokenizer)
+    fill(corrector, payload["weights"], path)
     return corrector.eval()

@@ -34,7 +34,7 @@ def read_json(path: str | Path) -> dict:
         raise FileNotFoundError(f"there is no {path.name} in {path.parent}; give a folder in Hugging Face's layout")
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # UnicodeDecodeError is one
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         raise ValueError(f"{path} is not valid JSON, the file may be damaged: {error}") from error
     if not isinstance(table, dict):
         raise ValueError(f"{path} must hold a JSON table, got {reprlib.repr(table)}")

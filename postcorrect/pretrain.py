@@ -33,7 +33,7 @@ from postcorrect.pretrain_config import DROPOUT, NetworkSettings, PretrainSettin
 from postcorrect.sentences import Sentences, dev_batches, frequency_loss, sentence_loader
 from postcorrect.wordpiece import WordPiece
 from quartznet import commandline, distributed
-from quartznet.checkpoint import load_checkpoint
+from quartznet.checkpoint import fill, load_checkpoint
 from quartznet.claim import claimed
 from quartznet.engine import fit
 from quartznet.lm_text import rules
@@ -137,7 +137,7 @@ def export(model: MaskedModel, tokenizer: WordPiece, out: Path) -> bool:
     best = load_checkpoint(out / "best.pt") if (out / "best.pt").exists() else {}
     if best.get("model_config") != to_dict(model.encoder.config):
         return False
-    model.load_state_dict(best["weights"])
+    fill(model, best.get("weights"), out / "best.pt")
     save_bert(model.encoder, out, tokenizer, model.head)
     return True
 

@@ -14,6 +14,7 @@ The surprise: many a ``tokenizer.json`` is saved with the order to cut texts at 
 """
 
 import json
+import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
@@ -29,6 +30,7 @@ from quartznet.checkpoint import replace_atomically
 CONTINUES = "##"  # begins a piece that goes on with a word
 JOINERS = "'’-"  # signs that stand between letters without spaces, unless a text shows otherwise
 NAMES = {"pad": "[PAD]", "unknown": "[UNK]", "begin": "[CLS]", "end": "[SEP]", "mask": "[MASK]"}
+SWITCHES = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")  # of tokenizer_config.json
 KEYS = {"pad": "pad_token", "unknown": "unk_token", "begin": "cls_token", "end": "sep_token", "mask": "mask_token"}
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -38,7 +40,7 @@ KEYS = {"pad": "pad_token", "unknown": "unk_token", "begin": "cls_token", "end":
 def _names(settings: dict) -> dict[str, str]:
     """Field of ``SpecialTokens`` -> name; ``tokenizer_config.json`` may change it."""
     names = {field: settings.get(key) or NAMES[field] for field, key in KEYS.items()}
-    return {field: str(name.get("content")) if isinstance(name, dict) else name for field, name in names.items()}
+    return {field: str(name.get("content") if isinstance(name, dict) else name) for field, name in names.items()}
 
 
 def _specials(vocabulary: dict[str, int], settings: dict, where: object) -> SpecialTokens:
@@ -88,9 +90,9 @@ def _rules(settings: dict, vocabulary: Iterable[str]) -> dict:
     }
 
 
-def _parse(text: str, where: object) -> Tokenizer:
+def _parse(text: str | bytes, where: object) -> Tokenizer:
     try:
-        tokenizer = Tokenizer.from_str(text)
+        tokenizer = Tokenizer.from_str(text) if isinstance(text, str) else Tokenizer.from_buffer(text)
     except Exception as error:  # tokenizers raises plain Exception
         raise ValueError(f"{where} cannot be read as a tokenizer, it may be damaged: {error}") from error
     kind = type(tokenizer.model).__name__
@@ -120,11 +122,17 @@ class WordPiece:
     """A vocabulary of pieces of words, and what is done to letters before they are looked up."""
 
     def __init__(self, tokenizer: Tokenizer, special: SpecialTokens) -> None:
+        """Raises ValueError where the special tokens are not those of the tokenizer."""
         tokenizer.no_truncation()
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True  # "[SEP]" in a text is four signs and letters, not the end of it
         self._tokenizer, self.special = tokenizer, special
         self._tokens = {number: token for token, number in tokenizer.get_vocab().items()}
+        missing = [name for name, number in vars(special).items() if number not in self._tokens]
+        unknown = tokenizer.model.unk_token
+        if missing or self._tokens[special.unknown] != unknown:
+            what = f"has no token for {', '.join(missing)}" if missing else f"calls unknown letters {unknown}"
+            raise ValueError(f"the tokenizer {what}, with {special}; take all files of one BERT")
 
     @classmethod
     def read(cls, folder: str | Path) -> Self:
@@ -138,9 +146,14 @@ class WordPiece:
         settings: dict = {}
         for name in ("config.json", "tokenizer_config.json"):  # old folders say do_lower_case in the first
             settings |= read_json(folder / name) if (folder / name).is_file() else {}
+        wrong = [key for key in SWITCHES if not isinstance(settings.get(key), bool | None)]
+        if wrong:
+            raise ValueError(
+                f"{folder}: {wrong[0]} must be true, false or null, got {reprlib.repr(settings[wrong[0]])}"
+            )
         if (folder / "tokenizer.json").is_file():
             path = folder / "tokenizer.json"
-            tokenizer = _parse(path.read_text(encoding="utf-8"), path)
+            tokenizer = _parse(path.read_bytes(), path)
             _follow(tokenizer, settings)
             return cls(tokenizer, _specials(tokenizer.get_vocab(), settings, path))
         path = folder / "vocab.txt"
@@ -219,7 +232,8 @@ class WordPiece:
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Numbers of each text between begin and end, of any length; unknown pieces are ``special.unknown``."""
-        found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        whole = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]  # half letters become "?"
+        found = self._tokenizer.encode_batch(whole, add_special_tokens=False)
         return [[self.special.begin, *encoding.ids, self.special.end] for encoding in found]
 
     def encode(self, texts: Sequence[str], limit: int) -> tuple[Tensor, Tensor]:

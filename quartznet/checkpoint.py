@@ -154,6 +154,21 @@ def not_finite(model: nn.Module) -> list[str]:
     return [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
 
 
+def fill(model: nn.Module, weights: object, path: str | Path) -> None:
+    """Puts the weights of a checkpoint into a network.
+
+    Raises:
+        ValueError: they are missing, left over, of the wrong shape or not finite; the message names ``path``.
+    """
+    try:
+        model.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: weights and model_config contradict each other: {reason}") from error
+    if broken := not_finite(model):
+        raise ValueError(f"{path}: {broken[0]} is not finite (of {len(broken)}); file or training is broken")
+
+
 def model_from_checkpoint(path: str | Path) -> QuartzNet:
     """The network of a checkpoint, on the CPU, in evaluation mode.
 
@@ -169,14 +184,7 @@ def model_from_checkpoint(path: str | Path) -> QuartzNet:
         raise ValueError(f"{path} has no {' and no '.join(missing)}, so no network can be built from it")
     model = QuartzNet(from_dict(ModelConfig, payload["model_config"], "model_config."))
     insert(model.encoder, from_dict(InsertConfig, payload.get("insert", {}), "insert."))
-    try:
-        model.load_state_dict(payload["weights"])
-    except (RuntimeError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: weights and model_config contradict each other: {reason}") from error
-    broken = not_finite(model)
-    if broken:
-        raise ValueError(f"{path}: {broken[0]} is not finite (of {len(broken)}); file or training is broken")
+    fill(model, payload["weights"], path)
     return model.eval()
 
 

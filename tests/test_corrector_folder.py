@@ -16,7 +16,12 @@ def test_tables_come_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(b"[1]", "must hold a JSON table, got"), (b"{", "not valid JSON"), (b"\xff", "not valid JSON")],
+    [
+        (b"[1]", "must hold a JSON table, got"),
+        (b"{", "not valid JSON"),
+        (b"\xff", "not valid JSON"),
+        (b"[" * 100_000, "not valid"),
+    ],
 )
 def test_broken_tables_are_named(tmp_path: Path, text: bytes, message: str) -> None:
     (tmp_path / "config.json").write_bytes(text)

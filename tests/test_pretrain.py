@@ -184,6 +184,7 @@ def test_sentences_of_a_corpus_are_left_out(text: Path, tmp_path: Path, capsys: 
         (["--masks.share", "0"], "share must be above 0"),
         (["--epochs", "0"], "epochs, steps and evaluate_steps must be at least 1"),
         (["--log-every", "0"], "must be at least 1 and save_every above 0"),
+        (["--batch-tokens", "0"], "batch_tokens must be at least 1, got 0"),
         (["--precision", "fp8"], "precision must be auto, fp32, bf16 or fp16"),
         (["--ema", "1"], r"ema must be in \[0, 1\)"),
         (["--dev", "nowhere.txt"], "there is no text nowhere.txt"),
@@ -238,6 +239,14 @@ def test_runs_that_cannot_go_on(text: Path, tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "other").mkdir()
     torch.save({"format": "quartznet-1", "weights": {}}, tmp_path / "other" / "last.pt")
     assert "is no training of a BERT" in refused(capsys, *run, "--out", tmp_path / "other")
+
+
+def test_a_broken_best_is_named(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run, out = [str(text), *TINY, "--steps", "1"], tmp_path / "bert"
+    assert main([*run, "--out", str(out)]) == 0
+    best = torch.load(out / "best.pt", weights_only=True)
+    torch.save({**best, "weights": {}}, out / "best.pt")
+    assert "best.pt: weights and model_config contradict each other" in refused(capsys, *run, "--out", out)
 
 
 def test_sizes_of_a_network_come_back() -> None:

@@ -206,6 +206,26 @@ def test_broken_folders_are_named(tmp_path: Path) -> None:
         WordPiece.read(tmp_path)
 
 
+def test_broken_settings_are_named(tmp_path: Path) -> None:
+    for settings, message in (
+        ({"strip_accents": "x"}, "strip_accents must be true, false or null, got 'x'"),
+        ({"do_lower_case": [1]}, r"do_lower_case must be true, false or null, got \[1\]"),
+        ({"unk_token": 3}, r"vocab\.txt has no 3"),
+        ({"unk_token": ["a"]}, r"vocab\.txt has no \['a'\]"),
+    ):
+        write_vocabulary(tmp_path, settings=settings)
+        with pytest.raises(ValueError, match=message):
+            WordPiece.read(tmp_path)
+    (tmp_path / "tokenizer.json").write_bytes(b"\xff")
+    (tmp_path / "tokenizer_config.json").unlink()
+    with pytest.raises(ValueError, match=r"tokenizer\.json cannot be read as a tokenizer"):
+        WordPiece.read(tmp_path)
+
+
+def test_half_letters_cannot_be_repeated(tokenizer: WordPiece) -> None:
+    assert not tokenizer.repeats("a \ud800") and tokenizer.repeats("a b")
+
+
 def test_transformers_reads_what_is_saved(tmp_path: Path, tokenizer: WordPiece) -> None:
     transformers = pytest.importorskip("transformers", reason="the package transformers is not installed")
     tokenizer.save(tmp_path)
