@@ -100,16 +100,21 @@ def _check_files(options: argparse.Namespace) -> None:
             raise ValueError(f"--{name} {file}: there is no folder {Path(file).parent}; make it first")
         if Path(file).resolve() in [Path(text).resolve() for text in (*options.texts, options.result or "-")]:
             raise ValueError(f"--{name} {file} would be written over what is read; name another file")
+        if not os.access(Path(file).absolute().parent, os.W_OK):
+            raise ValueError(f"--{name} {file}: nothing can be written to {Path(file).absolute().parent}")
+    if options.out and options.json and Path(options.out).resolve() == Path(options.json).resolve():
+        raise ValueError(f"--out and --json are the same file {options.out}; name two")
 
 
 def prepare(options: argparse.Namespace) -> Setup:
     """Corrector, gate and protected words; says which gate."""
+    beam = max(options.beam, options.nbest or 1)
+    search = SearchSettings(beam, count=beam)
     protected = read_protected(options.protect) if options.protect else Protected()
     corrector = postcorrect.load(options.corrector)
     gate = OPEN if options.nbest else chosen_gate(options.corrector, corrector, options.gate)
-    beam = max(options.beam, options.nbest or 1)
     corrector = corrector.to(choose_device(options.device))
-    return Setup(corrector, gate, SearchSettings(beam, count=beam), protected)
+    return Setup(corrector, gate, search, protected)
 
 
 def _table(one: Repair | GateSettings) -> dict:
@@ -126,7 +131,8 @@ def as_json(line: Line, file: str, number: int) -> dict:
 
 def write_json(path: str, content: dict) -> None:
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    replace_atomically(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write = {"encoding": "utf-8", "errors": "backslashreplace"}  # names of files may be no UTF-8; JSON reads it so
+    replace_atomically(Path(path), lambda temporary: temporary.write_text(text, **write))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -236,7 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> None:
         options = read_options(arguments)
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8")  # as the texts are, whatever the terminal says
+            # as the texts are, whatever the terminal says; names of files may be no UTF-8
+            sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
         try:
             (show_alternatives if options.nbest else correct_texts if options.texts else measure)(options)
         except BrokenPipeError:  # whoever reads has enough, such as head

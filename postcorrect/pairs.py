@@ -107,6 +107,10 @@ def _pair(line: str, where: str) -> Pair:
     wrong = [name for name, value in found.items() if not isinstance(value, str)]
     if wrong:
         raise ValueError(f'{where}: "{wrong[0]}" is missing or is no text; a line is such as {EXAMPLE}')
+    try:
+        "".join(found.values()).encode()
+    except UnicodeEncodeError as error:  # "\\ud800" is valid JSON, and no letter
+        raise ValueError(f"{where}: half a letter, which no text can hold ({error}); correct this line") from error
     return Pair(**found | {name: " ".join(found[name].split()) for name in ("recognised", "said")})
 
 

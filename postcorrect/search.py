@@ -25,6 +25,8 @@ from torch import Tensor
 
 from postcorrect.model import Cache, Corrector
 
+MOST_TEXTS = 1000  # of a beam
+
 
 @dataclass(frozen=True)
 class SearchSettings:
@@ -38,6 +40,8 @@ class SearchSettings:
     def __post_init__(self) -> None:
         if not 1 <= self.count <= self.beam:
             raise ValueError(f"count must be from 1 to beam ({self.beam}), got {self.count}")
+        if self.beam > MOST_TEXTS:
+            raise ValueError(f"beam can be at most {MOST_TEXTS}, got {self.beam}; all its texts are in memory")
         if not 0.0 <= self.length_penalty <= 10.0:
             raise ValueError(f"length_penalty must be in [0, 10], got {self.length_penalty}")
         if self.extra_tokens < 0:

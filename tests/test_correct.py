@@ -201,6 +201,8 @@ def test_unequal_pairs_name_the_line(run: str, tmp_path: Path, capsys: pytest.Ca
         (["--corrector", "RUN", "x.txt", "--out", "."], "--out . is a folder; name a file"),
         (["--corrector", "RUN", "x.txt", "--out", "no/such"], "--out no/such: there is no folder no; make it first"),
         (["--corrector", "RUN", "x.txt", "--json", "./x.txt"], "--json ./x.txt would be written over what is read"),
+        (["--corrector", "RUN", "x.txt", "--json", "y", "--out", "./y"], "--out and --json are the same file ./y"),
+        (["--corrector", "RUN", "x.txt", "--beam", "1000000000"], "beam can be at most 1000, got 1000000000"),
         (["--corrector", "RUN", "no.txt"], "there is no file of texts no.txt"),
         (["--corrector", "RUN", "x.txt", "--gate", "no.yaml"], "there is no gate no.yaml"),
         (["--corrector", "RUN", "x.txt", "--protect", "no.txt"], "there is no file of protected words no.txt"),
@@ -221,3 +223,21 @@ def test_bad_input_is_one_line(
     assert main([run if argument == "RUN" else argument for argument in arguments]) == 2
     printed, told = capsys.readouterr()
     assert printed == "" and told.startswith("error: ") and message in told and len(told.splitlines()) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_known_at_once(
+    run: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(command.os, "access", lambda *_: False)  # root may write everywhere
+    assert main(["--corrector", run, str(texts), "--out", str(tmp_path / "out.txt")]) == 2
+    assert f"out.txt: nothing can be written to {tmp_path}" in capsys.readouterr().err
+
+
+def test_half_letters_of_a_result_stay_as_they_are(run: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Names of clips that are no UTF-8 come so, and whatever a stranger's JSON holds."""
+    rows = [{"name": "\udce9.wav", "reference": "a b", "hypothesis": "a \ud800"}]
+    (tmp_path / "r.json").write_text(json.dumps({"transcripts": rows}), "utf-8")
+    report = tmp_path / "out.json"
+    assert main(["--corrector", run, "--result", str(tmp_path / "r.json"), "--json", str(report)]) == 0
+    [told] = json.loads(report.read_text("utf-8"))["transcripts"]
+    assert (told["name"], told["hypothesis"], told["reason"]) == ("\udce9.wav", "a \ud800", "letters")

@@ -208,6 +208,8 @@ def test_broken_networks_and_settings_are_named() -> None:
             search(corrector, source, mask)
     with pytest.raises(ValueError, match=r"count must be from 1 to beam \(4\), got 5"):
         SearchSettings(count=5)
+    with pytest.raises(ValueError, match="beam can be at most 1000, got 1001"):
+        SearchSettings(beam=1001)
     with pytest.raises(ValueError, match="length_penalty must be in"):
         SearchSettings(length_penalty=-1.0)
     with pytest.raises(ValueError, match="extra_tokens must be at least 0, got -1"):

@@ -80,6 +80,8 @@ def test_missing_files(tmp_path: Path) -> None:
         ("[1]", "x.jsonl:2: not a JSON object"),
         ('{"recognised": "a"}', 'x.jsonl:2: "said" is missing or is no text'),
         ('{"recognised": 3, "said": "a"}', 'x.jsonl:2: "recognised" is missing'),
+        ("[" * 100_000, "x.jsonl:2: not a JSON object"),
+        ('{"recognised": "a", "said": "\\ud800"}', "x.jsonl:2: half a letter, which no text can hold"),
     ],
 )
 def test_broken_json_lines(tmp_path: Path, line: str, problem: str) -> None:
