@@ -8,6 +8,7 @@ is ten times as high and the steps are few; a network of four layers stays in on
 from dataclasses import dataclass, field
 
 from postcorrect.config import CorrectorConfig, DropoutConfig, SpecialTokens, StackConfig
+from postcorrect.loop_config import TextLoop, check_loop
 from postcorrect.masking import MaskSettings
 from quartznet.config import OptimSettings, ScheduleSettings
 
@@ -45,7 +46,7 @@ class NetworkSettings:
 
 
 @dataclass(frozen=True)
-class PretrainSettings:
+class PretrainSettings(TextLoop):
     """A whole run. ``epochs`` or ``steps`` ends it; ``steps`` wins where both are given."""
 
     # --- How long, and on what
@@ -74,26 +75,6 @@ class PretrainSettings:
     schedule: ScheduleSettings = field(default_factory=lambda: ScheduleSettings(warmup_ratio=0.1))
 
     def __post_init__(self) -> None:
-        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
-            raise ValueError(f"precision must be auto, fp32, bf16 or fp16, got {self.precision!r}")
-        if not 0.0 <= self.ema < 1.0:
-            raise ValueError(f"ema must be in [0, 1), got {self.ema}")
-        DropoutConfig.everywhere(self.dropout or 0.0)  # raises for an impossible one
-        least = (self.evaluate_every, self.max_bad_steps, self.keep_best, self.log_every, self.batch_tokens)
-        if min(least) < 1 or self.save_every <= 0:
-            raise ValueError(
-                "evaluate_every, max_bad_steps, keep_best, log_every and batch_tokens must be at least 1 and "
-                "save_every above 0"
-            )
-        if min(number for number in (self.epochs, self.steps, self.evaluate_steps) if number is not None) < 1:
-            raise ValueError("epochs, steps and evaluate_steps must be at least 1")
-
-    @property
-    def layer_decay(self) -> float:
-        """All layers learn at the same rate."""
-        return 1.0
-
-    @property
-    def max_failures(self) -> float:
-        """Nothing can fail to load: the sentences are in memory."""
-        return 1.0
+        check_loop(self, self.dropout)
+        if self.batch_tokens < 1:
+            raise ValueError(f"batch_tokens must be at least 1, got {self.batch_tokens}")

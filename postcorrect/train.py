@@ -32,7 +32,7 @@ from postcorrect.config import DropoutConfig
 from postcorrect.loss import token_losses
 from postcorrect.model import Corrector
 from postcorrect.pairs import Pair, read_part
-from postcorrect.search import greedy
+from postcorrect.search import Written, greedy
 from postcorrect.train_config import CorrectorTraining
 from quartznet import commandline, distributed
 from quartznet.claim import claimed
@@ -112,6 +112,14 @@ def rates(pairs: Sequence[tuple[str, str]]) -> tuple[float, float]:
     return wer, cer
 
 
+def written_for(corrector: Corrector, batch: PairBatch) -> list[Written]:
+    """What the corrector writes; raises ValueError with the remedy where its weights are past help."""
+    try:
+        return greedy(corrector, batch.source, batch.source_mask, EXTRA_TOKENS)
+    except ValueError as error:
+        raise ValueError(f"{error}; the training diverged: start again with a lower rate (--optim.lr)") from error
+
+
 def evaluator(
     rows: Sequence[Row], others: Sequence[Pair], pad: int, batch_tokens: int
 ) -> Callable[[Corrector, Callable[[], bool]], DevResult | None]:
@@ -132,7 +140,7 @@ def evaluator(
             batch = loader.collate_fn([loader.dataset[place] for place in places]).to(corrector.device)
             parts = batch.source, batch.source_mask, batch.target, batch.target_mask
             losses.append(token_losses(corrector, *parts, smoothing=0.0).cpu())
-            texts = greedy(corrector, batch.source, batch.source_mask, EXTRA_TOKENS)
+            texts = written_for(corrector, batch)
             for place, text in zip((own[place] for place in places), texts, strict=True):
                 written[place] = corrector.tokenizer.decode(text.ids, like=rows[place].pair.recognised)
             if should_stop():
@@ -171,7 +179,7 @@ def assemble(
     pairs = read_part(data.folder, "train")
     rows, left_out = encode_pairs(pairs, tokenizer, limit)
     if not rows:
-        raise ValueError(f"no pair of {data.folder} can be learnt from: {left_out or 'train is empty'}")
+        raise ValueError(f"no pair of {data.folder} can be learnt from: {str(left_out) or 'train is empty'}")
     dev = read_dev(read_part(data.folder, "dev"), data.dev_pairs)
     dev_rows, dev_left = encode_pairs(dev, tokenizer, limit)
     for name, found in (("train", left_out), ("dev", dev_left)):

@@ -7,7 +7,7 @@ million pairs. ``postcorrect.train`` shortens the warm-up and the steps where th
 
 from dataclasses import dataclass, field
 
-from postcorrect.config import DropoutConfig
+from postcorrect.loop_config import TextLoop, check_loop
 from quartznet.config import OptimSettings, ScheduleSettings
 
 WARMUP = 1000  # steps
@@ -30,7 +30,7 @@ class PairSettings:
 
 
 @dataclass(frozen=True)
-class CorrectorTraining:
+class CorrectorTraining(TextLoop):
     """A whole run. ``epochs`` or ``steps`` ends it; ``steps`` wins where both are given."""
 
     # --- What to learn from
@@ -66,28 +66,6 @@ class CorrectorTraining:
     def __post_init__(self) -> None:
         if self.start not in STARTS:
             raise ValueError(f"start must be {', '.join(STARTS[:-1])} or {STARTS[-1]}, got {self.start!r}")
-        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
-            raise ValueError(f"precision must be auto, fp32, bf16 or fp16, got {self.precision!r}")
-        for share in (self.dropout, self.encoder_dropout or 0.0):
-            DropoutConfig.everywhere(share)  # raises for an impossible one
+        check_loop(self, self.dropout, self.encoder_dropout)
         if not 0.0 <= self.label_smoothing < 1.0:
             raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
-        if not 0.0 <= self.ema < 1.0:
-            raise ValueError(f"ema must be in [0, 1), got {self.ema}")
-        if min(self.evaluate_every, self.max_bad_steps, self.keep_best, self.log_every) < 1 or self.save_every <= 0:
-            raise ValueError(
-                "evaluate_every, max_bad_steps, keep_best and log_every must be at least 1 and save_every above 0"
-            )
-        counts = (self.epochs, self.steps, self.evaluate_steps)
-        if any(count is not None and count < 1 for count in counts):
-            raise ValueError("epochs, steps and evaluate_steps must be at least 1")
-
-    @property
-    def layer_decay(self) -> float:
-        """All layers learn at the same rate."""
-        return 1.0
-
-    @property
-    def max_failures(self) -> float:
-        """Nothing can fail to load: pairs are in memory."""
-        return 1.0

@@ -159,7 +159,7 @@ def give_up(report: StepReport, settings: LoopSettings, last: Path, saved_step: 
         return ValueError(f"{steps}; see {last.with_name('skipped.txt')}; the same command continues from {last}")
     return ValueError(
         f"{steps}; try a lower rate (--optim.lr {settings.optim.lr / 2:g}), --precision fp32 or --optim.grad_clip 1, "
-        f"and look at the clips named above; the same command continues from {last} of step {saved_step}, and if that "
+        f"and look at what is named above; the same command continues from {last} of step {saved_step}, and if that "
         "changes nothing its weights are past help: delete it to start again"
     )
 

@@ -170,7 +170,7 @@ class RunLog:
     def skipped_step(self, step: int, reason: str, clips: list[str]) -> None:
         """Tells that a step was left out, and with which clips it happened."""
         self._write({"kind": "skipped", "step": step, "reason": reason, "clips": clips})
-        named = f"; clips: {', '.join(clips[:5])}" if clips else ""
+        named = f"; {'clips' if self.unit == 's' else 'texts'}: {', '.join(clips[:5])}" if clips else ""
         more = f" and {len(clips) - 5} more" if len(clips) > 5 else ""
         self._say(f"step {step} skipped: {reason}{named}{more}", logging.WARNING)
 

@@ -126,7 +126,7 @@ def load_run(settings: LoopSettings, identity: dict, path: Path) -> dict:
     """The contents of ``path``, if this training can continue from it; errors as ``resume``."""
     advice = f"choose another --out, or delete {path} to start again"
     best = path.with_name("best.pt")
-    if best.exists():
+    if best.exists() and identity.get("kind") is None:  # only a recogniser's training has --init
         advice += f" (--init {best} with another --out starts from the best weights so far)"
     try:
         payload = load_checkpoint(path)

@@ -202,8 +202,44 @@ def test_pairs_that_teach_nothing_are_refused(bert: Path, tmp_path: Path, capsys
     assert "dev has no pairs" in told(out, capsys)
     write_part(folder, "dev", [Pair("", "a")])
     assert "no pair of dev" in told(out, capsys)
+    for part in ("pred", "real", "jsonl"):
+        (folder / f"train.{part}").write_text("", encoding="utf-8")
+    assert told(out, capsys).strip().endswith("can be learnt from: train is empty")
+    write_part(folder, "train", PAIRS)
     (folder / "train.pred").write_text("one line more\n" * 7, encoding="utf-8")
     assert "train.pred:7: this line has no partner" in told(out, capsys)
+
+
+def test_a_rate_that_breaks_the_weights_is_named(
+    bert: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(bert, pairs, tmp_path / "run", "--steps", "2", "--optim.lr", "1e30") == 2
+    assert "the training diverged: start again with a lower rate (--optim.lr)" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_with_other_batches_and_other_pairs(
+    bert: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(bert, pairs, tmp_path / "run", "--steps", "1") == 0
+    assert run(bert, pairs, tmp_path / "run", "--steps", "2", "--data.batch-tokens", "30") == 0
+    shown = capsys.readouterr().out
+    assert "changed since the last run: data.batch_tokens: 64 -> 30" in shown and "it starts anew" in shown
+    for part in ("train", "dev"):
+        write_part(pairs, part, PAIRS[:1])
+    assert run(bert, pairs, tmp_path / "run", "--steps", "3") == 0
+    assert "continuing" in capsys.readouterr().out
+    assert load_checkpoint(tmp_path / "run" / "last.pt")["train"]["state"]["step"] == 3
+
+
+def test_a_file_of_weights_alone_does_not_go_on(
+    bert: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert run(bert, pairs, out, "--steps", "1") == 0
+    (out / "last.pt").write_bytes((out / "best.pt").read_bytes())
+    assert run(bert, pairs, out, "--steps", "2") == 2
+    told = capsys.readouterr().err
+    assert "holds weights only" in told and "--init" not in told  # there is none here
 
 
 def test_another_vocabulary_or_network_does_not_go_on(
@@ -238,6 +274,9 @@ def test_a_recogniser_is_no_corrector_and_the_other_way_round(bert: Path, pairs:
     [
         ({"model_config": {"vocabulary": "x"}}, "model_config.vocabulary must be a whole number"),
         ({"model_config": {"vocabulary": 10**12, "channels": 12000}}, "can be at most"),
+        ({"model_config": {"vocabulary": 10**400}}, "model_config.vocabulary must be a whole number"),
+        ({"model_config": None}, r"c\.pt: model_config must be a table of settings"),
+        ({"kind": []}, "holds something else and no corrector"),
         ({"tokenizer": "{"}, "the tokenizer of this checkpoint cannot be read"),
         ({"tokenizer": 3}, "tokenizer must be text"),
         ({"weights": {}}, "weights and model_config contradict each other"),
@@ -249,6 +288,39 @@ def test_a_broken_checkpoint_is_refused(change: dict, message: str, bert: Path, 
     path = tmp_path / "c.pt"
     save_checkpoint(path, {**checkpoint.identity(corrector), "weights": corrector.state_dict(), **change})
     with pytest.raises(ValueError, match=message):
+        postcorrect.load(path)
+
+
+def test_sizes_that_lie_take_no_memory(bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corrector, path = postcorrect.from_bert(bert), tmp_path / "c.pt"
+    whole = {**checkpoint.identity(corrector), "weights": corrector.state_dict()}
+    huge = {**whole["model_config"], "vocabulary": 3_000_000, "channels": 1024}  # 12 GB
+    made = []
+    monkeypatch.setattr(checkpoint, "fill", lambda *_: made.append("a network"))
+    save_checkpoint(path, {**whole, "model_config": huge})
+    with pytest.raises(ValueError, match=r"contradict each other: bias has shape .*, asked for is \(3000000,\)"):
+        postcorrect.load(path)
+    save_checkpoint(path, {**whole, "weights": {}})
+    with pytest.raises(ValueError, match=r"contradict each other: bias is missing, asked for is .* \(of \d+ such\)"):
+        postcorrect.load(path)
+    assert made == []
+
+
+def test_a_tokenizer_of_another_network_is_refused(bert: Path, tmp_path: Path) -> None:
+    corrector, path = postcorrect.from_bert(bert), tmp_path / "c.pt"
+    whole = {**checkpoint.identity(corrector), "weights": corrector.state_dict()}
+    for special, message in (
+        ({"pad": 1, "unknown": 0}, r"calls unknown letters \[UNK\]"),
+        ({"mask": corrector.config.vocabulary}, "has no token for mask"),
+    ):
+        config = {**whole["model_config"], "special": {**whole["model_config"]["special"], **special}}
+        save_checkpoint(path, {**whole, "model_config": {**config, "vocabulary": config["vocabulary"] + 1}})
+        with pytest.raises(ValueError, match=message):
+            postcorrect.load(path)
+    empty = json.loads(whole["tokenizer"])
+    empty["model"]["vocab"], empty["added_tokens"] = {}, []
+    save_checkpoint(path, {**whole, "tokenizer": json.dumps(empty)})
+    with pytest.raises(ValueError, match=r"c\.pt: the tokenizer has no token for pad, unknown, begin, end, mask"):
         postcorrect.load(path)
 
 

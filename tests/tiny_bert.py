@@ -78,7 +78,9 @@ def write_bert(
     write_json(folder / "config.json", {key: value for key, value in table.items() if value is not None})
 
 
-def learnt_corrector(pairs: dict[str, str], tokenizer: WordPiece, steps: int = 80, positions: int = 64) -> Corrector:
+def learnt_corrector(
+    pairs: dict[str, str], tokenizer: WordPiece, steps: int = 80, positions: int = 64, rate: float = 0.01
+) -> Corrector:
     """A corrector that has learnt a few corrections by heart."""
     still = StackConfig(1, 1e-5, DropoutConfig.everywhere(0.0))
     sizes = {"channels": 32, "heads": 2, "feed_forward": 64, "positions": positions}
@@ -88,7 +90,7 @@ def learnt_corrector(pairs: dict[str, str], tokenizer: WordPiece, steps: int = 8
     source, mask = tokenizer.encode(list(pairs), positions)
     target, seen = tokenizer.encode(list(pairs.values()), positions)
     wanted = target[:, 1:].masked_fill(~seen[:, 1:], -100)
-    optimizer = torch.optim.Adam(corrector.parameters(), 0.01)
+    optimizer = torch.optim.Adam(corrector.parameters(), rate)
     for _ in range(steps):
         optimizer.zero_grad()
         logits = corrector(source, mask, target[:, :-1])

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import torch
-from tiny_bert import LETTERS, SPECIAL, tiny_tokenizer
+from tiny_bert import LETTERS, learnt_corrector, tiny_tokenizer
+from tiny_bert import write_corrector as save_run
 
-from postcorrect.checkpoint import identity
-from postcorrect.config import CorrectorConfig, DropoutConfig, StackConfig
 from postcorrect.model import Corrector
-from quartznet.checkpoint import save_checkpoint
+
+__all__ = ["KNOWN", "POSITIONS", "by_heart", "save_run"]
 
 POSITIONS = 20
 KNOWN = {
@@ -22,30 +22,5 @@ KNOWN = {
 
 def by_heart(folder: Path, steps: int = 35) -> Corrector:
     """Knows ``KNOWN``; its vocabulary lies in ``folder``."""
-    tokenizer, still = tiny_tokenizer(folder), StackConfig(1, 1e-5, DropoutConfig.everywhere(0.0))
     with torch.random.fork_rng():
-        torch.manual_seed(0)
-        corrector = Corrector(
-            CorrectorConfig(
-                len(tokenizer), channels=32, heads=2, feed_forward=64, positions=POSITIONS,
-                encoder=still, decoder=still, special=SPECIAL,
-            ),
-            tokenizer,
-        )  # fmt: skip
-    source, mask = tokenizer.encode(list(KNOWN), POSITIONS)
-    target, seen = tokenizer.encode(list(KNOWN.values()), POSITIONS)
-    wanted = target[:, 1:].masked_fill(~seen[:, 1:], -100)
-    optimizer = torch.optim.Adam(corrector.parameters(), 0.02)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        logits = corrector(source, mask, target[:, :-1])
-        torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten()).backward()
-        optimizer.step()
-    return corrector.eval()
-
-
-def save_run(folder: Path, corrector: Corrector) -> Path:
-    """A run folder that ``postcorrect.load`` reads."""
-    folder.mkdir(exist_ok=True)
-    save_checkpoint(folder / "best.pt", identity(corrector) | {"weights": corrector.state_dict()})
-    return folder
+        return learnt_corrector(KNOWN, tiny_tokenizer(folder), steps, POSITIONS, rate=0.02)
