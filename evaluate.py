@@ -223,19 +223,25 @@ def in_conditions(
     others: Sequence[Condition],
     options: argparse.Namespace,
     decode: Decode | None = None,
-) -> list[Group]:
-    """The clips that could be evaluated in every condition, the clean ones first; others are counted on the screen."""
-    heard, failed = {"clean": clean}, []
+    repairer: SpeechRepairer | None = None,
+) -> tuple[list[Group], dict[str, dict]]:
+    """The clips that could be evaluated in every condition, the clean ones first; others are counted on the screen.
+
+    Also what repairing did in each of ``others``, which is printed.
+    """
+    heard, failed, repaired = {"clean": clean}, [], {}
     for condition in others:
         rows, problems = transcribe_clips(model, clips, options, condition, decode)
         heard[condition.label] = scored(clips, rows)
+        if repairer and rows:
+            repaired[condition.label] = repairer.report(rows, condition.label)
         failed += problems
     everywhere = [key for key in clean if all(key in found for found in heard.values())]
     if not everywhere:
         raise ValueError(f"no clip could be evaluated in every condition; the first problem: {failed[0]}")
     if len(everywhere) < len(clean):
         print(f"\n{len(clean) - len(everywhere)} clips are left out of the next table; the first: {failed[0]}")
-    return [Group(label, tuple(found[key] for key in everywhere)) for label, found in heard.items()]
+    return [Group(label, tuple(found[key] for key in everywhere)) for label, found in heard.items()], repaired
 
 
 def tables(clean: Sequence[Clip], heard: Sequence[Group], fields: Sequence[str]) -> dict:
@@ -351,10 +357,12 @@ def evaluate(options: argparse.Namespace) -> None:
     print(evaluation_table(result, options.worst))
     if options.show:
         show(rows, options.show)
-    repaired = repairer.report(rows) if repairer else {}
+    repaired = {"clean": repairer.report(rows, "clean" if others else "")} if repairer else {}
     scores = scored(clips, rows)
-    heard = in_conditions(model, clips, scores, others, options, decode) if others else []
-    more = tables(list(scores.values()), heard, fields) | repaired
+    heard, noisy = in_conditions(model, clips, scores, others, options, decode, repairer) if others else ([], {})
+    more = tables(list(scores.values()), heard, fields)
+    if repairer:
+        more |= {"repaired": repaired["clean"]} | ({"repaired_in": repaired | noisy} if noisy else {})
     if hotwords:
         more["hotwords"] = print_hotwords(hotwords, rows, " " in model.config.labels)
     if sure := calibration(rows, options.confidence, bool(options.confidence or options.report)):

@@ -193,7 +193,7 @@ class Cache:
 
 
 def _select(pairs: Sequence[KeysValues], rows: Tensor) -> tuple[KeysValues, ...]:
-    return tuple((keys[rows], values[rows]) for keys, values in pairs)
+    return tuple((keys.index_select(0, rows), values.index_select(0, rows)) for keys, values in pairs)
 
 
 class DecoderBlock(nn.Module):

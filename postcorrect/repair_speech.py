@@ -129,12 +129,19 @@ class SpeechRepairer:
         rows = zip(heard, found, strict=True)
         return [one if new.text == new.source else Heard(new.text, new.text) for one, new in rows], texts
 
-    def report(self, rows: Sequence[Transcript]) -> dict:
-        """Prints what became of the texts so far, and what that did to those of ``rows``; the same for ``--json``."""
+    def report(self, rows: Sequence[Transcript], condition: str = "") -> dict:
+        """Prints what became of the texts since the last report, and what that did to ``rows``; the same as a table.
+
+        Args:
+            condition: in which they were heard, where there are several.
+        """
         texts = ([getattr(row, name) for row in rows] for name in ("reference", "before", "hypothesis"))
         found = outcome(*texts)
-        print(f"\n{reasons_table(self.done)}\n\n{found.table()}")
-        return {"repaired": {"reasons": dict(Counter(one.reason for one in self.done)), **found.for_json()}}
+        title = f"repaired, {condition}\n" if condition else ""
+        print(f"\n{title}{reasons_table(self.done)}\n\n{found.table()}")
+        reasons = dict(Counter(one.reason for one in self.done))
+        self.done.clear()
+        return {"reasons": reasons, **found.for_json()}
 
 
 def choose_repairer(options: argparse.Namespace, model: QuartzNet, language: Language) -> SpeechRepairer | None:

@@ -184,14 +184,16 @@ def _advance(corrector: Corrector, beams: _Beams, is_text: Tensor, penalty: floa
     logits, cache = corrector.step(last.flatten(0, 1), beams.cache)
     at_limit = (step >= beams.limits).repeat_interleave(beam)
     log_probs = _next_log_probs(logits[:, -1], is_text, at_limit, special.end).unflatten(0, (sources, beam))
-    stays = torch.full_like(log_probs[0, 0], float("-inf"))
-    stays[special.end] = 0.0
+    log_probs, token = log_probs.topk(min(beam, log_probs.shape[2]))  # what is not among these is not among the best
+    stays = log_probs.new_full(log_probs.shape[2:], float("-inf"))
+    stays[0] = 0.0
     log_probs = torch.where(beams.ended.unsqueeze(2), stays, log_probs)
+    token = token.masked_fill(beams.ended.unsqueeze(2), special.end)
 
     steps = torch.where(beams.ended, beams.steps, step + 1)
     totals = beams.totals.unsqueeze(2) + log_probs
     best = (totals / steps.unsqueeze(2) ** penalty).flatten(1).topk(beam).indices
-    parent, token = best // log_probs.shape[2], best % log_probs.shape[2]
+    parent, token = best // log_probs.shape[2], token.flatten(1).gather(1, best)
     totals = totals.flatten(1).gather(1, best)
     before = beams.tokens.gather(1, parent.unsqueeze(2).expand(-1, -1, step))
     first = torch.arange(sources, device=parent.device).unsqueeze(1) * beam

@@ -2,10 +2,13 @@
 
     python -m postcorrect.tune_gate --corrector runs/corrector --data pairs/es                          texts alone
     python -m postcorrect.tune_gate --corrector runs/corrector --data corpora/es --checkpoint runs/es   with the audio
+    python -m postcorrect.tune_gate ... --noise noise --snr 10                                  also with noise at 10 dB
 
 The first reads the pairs of ``postcorrect.collect``. The second hears the clips itself, decodes them greedily or as
 ``--lm`` and ``--beam`` say, and finds weight and veto of the sound as well; what it finds holds for that recogniser.
 ``gate.yaml`` of the corrector's run has both (``postcorrect.gate_file``); ``postcorrect.gate_grid`` chooses and judges.
+With ``--noise`` or ``--rir`` the clips are heard again so, which gives the same sentences more errors to judge by; the
+gate is one for all of it.
 
 The surprise: the dev set must be new to the recogniser too. On speech that it learnt from it makes fewer mistakes, and
 others, and a gate for those is a gate for texts that will not come again.
@@ -20,6 +23,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from tqdm import tqdm
 
+from data.noisy import RATIOS, conditions
 from data.source import read_source
 from postcorrect.gate import Proposal
 from postcorrect.gate_file import TunedGate, corrector_hash, gate_file, read_tuned_gates, save_gate
@@ -38,6 +42,11 @@ from quartznet.tuned import network_hash
 from quartznet.writing import choose_language
 
 PORTION = 64  # texts proposed at once, so that the bar moves
+
+
+def ratios(text: str) -> tuple[float, ...]:
+    """``20,10`` -> (20.0, 10.0)."""
+    return tuple(float(ratio) for ratio in text.split(","))
 
 
 @dataclass(frozen=True)
@@ -71,14 +80,24 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--lang", help="text rules; the checkpoint's language when left out")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--batch-seconds", type=float, default=120.0, help="audio in a batch, padding counted (120)")
+    parser.add_argument(
+        "--noise", metavar="PATH", help="also with noise mixed in: folder of recordings, or one of them"
+    )
+    parser.add_argument("--rir", metavar="PATH", help="also in a room: folder of impulse responses, or one of them")
+    parser.add_argument("--snr", type=ratios, metavar="DB,DB", help="speech to noise, in dB (20,10,5,0)")
     decoding.add_options(parser)
     options = commandline.parse(parser, arguments)
     if options.checkpoint is None:
-        if options.lang is not None or decoding.described(options) != "greedy":
-            raise ValueError("--lang and options of decoding are about audio; give its recogniser with --checkpoint")
+        asked = (options.lang, options.noise, options.rir, options.snr)
+        if asked != (None,) * 4 or decoding.described(options) != "greedy":
+            raise ValueError(
+                "--lang, noise, rooms and options of decoding are about audio; give its recogniser with --checkpoint"
+            )
         if options.split == "all":
             raise ValueError(f"--split all is no part of a folder of pairs; choose among {', '.join(PARTS)}")
     decoding.check_options(options)
+    if options.snr is not None and options.noise is None:
+        raise ValueError("--snr says how loud the noise is, and there is none; give --noise FOLDER")
     if not 0 < options.batch_seconds < math.inf:
         raise ValueError(f"--batch-seconds must be above 0 and finite, got {options.batch_seconds:g}")
     return options
@@ -117,13 +136,28 @@ def read_audio(options: argparse.Namespace) -> Texts:
     language = choose_language(options.lang, options.checkpoint, model.config.labels, texts)
     search, _ = decoding.choose_decode(options, model, language)
     print(f"{options.checkpoint} on {description}")
-    clips, problems = hear(model, found, language, options)
-    if skipped := [*skipped, *problems]:
+    heard = conditions(options.noise, options.rir, options.snr or RATIOS, model.config.features.sample_rate)
+    parts = []
+    for condition in heard:
+        clips, problems = hear(model, found, language, options, condition)
+        parts.append(clips)
+        skipped = [*skipped, *problems]
+        if len(heard) > 1:
+            print(f"{condition.label}: {len(clips.references)} clips")
+    clips = Clips(*(tuple(x for part in parts for x in getattr(part, name)) for name in ("references", "log_probs")))
+    if skipped:
         print(f"{len(skipped)} clips left out; the first: {skipped[0]}")
     if not clips.references:
         raise ValueError(f"no clip of {options.data} could be heard; the first problem: {skipped[0]}")
     recognised = decode(clips, search or decoding.greedy(model, None), language)
     return Texts(clips.references, recognised, Recogniser(network, model.alphabet, language, clips.log_probs))
+
+
+def described(options: argparse.Namespace) -> str:
+    """What the gate was tuned on: data, part, noise and rooms."""
+    noise = f"noise {options.noise} at {','.join(f'{r:g}' for r in options.snr or RATIOS)} dB" if options.noise else ""
+    more = [noise, f"rooms {options.rir}" if options.rir else ""]
+    return ", ".join([str(options.data), options.split, *(text for text in more if text)])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -153,7 +187,7 @@ def tuned_gate(tuning: GateTuning, corrector: Corrector, options: argparse.Names
     return TunedGate(
         settings=tuning.settings,
         corrector=corrector_hash(corrector),
-        data=f"{options.data}, {options.split}",
+        data=described(options),
         decoding=decoding.described(options) if options.checkpoint else "",
         sentences=tuning.sentences,
         words=tuning.before.reference_length,

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from data.dataset import normalised
 from data.loaders import evaluation_loader
 from data.manifest import Utterance
+from data.noisy import Condition
 from data.source import fill_durations, read_source
 from quartznet import load_model
 from quartznet.arpa import LanguageModel
@@ -61,14 +62,23 @@ def add_tune(commands: argparse._SubParsersAction) -> None:
 
 @torch.inference_mode()
 def hear(
-    model: QuartzNet, clips: Sequence[Utterance], language: Language, options: argparse.Namespace
+    model: QuartzNet,
+    clips: Sequence[Utterance],
+    language: Language,
+    options: argparse.Namespace,
+    condition: Condition | None = None,
 ) -> tuple[Clips, list[str]]:
-    """What the network makes of the clips, and messages about those that were left out."""
+    """What the network makes of the clips, and messages about those that were left out.
+
+    Args:
+        condition: noise and rooms; None: as they were recorded.
+    """
     clips, emptied = normalised(clips, language)
     clips, problems = fill_durations(clips)
     fast = model.to(choose_device(options.device)).for_inference()
     rate, references, rows = model.config.features.sample_rate, [], []
-    loader = evaluation_loader(clips, model.alphabet, rate, options.batch_seconds, shortest=model.front_end.shortest)
+    shortest = model.front_end.shortest
+    loader = evaluation_loader(clips, model.alphabet, rate, options.batch_seconds, shortest=shortest, heard=condition)
     failed: Sequence[str] = []
     for batch in tqdm(loader, desc="hearing", unit="batch", disable=None):
         failed = [*failed, *batch.skipped]

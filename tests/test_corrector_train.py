@@ -348,3 +348,12 @@ def test_what_is_saved_comes_back(bert: Path, tmp_path: Path) -> None:
     again = postcorrect.load(tmp_path / "c.pt")
     assert again.config == corrector.config and again.correct(["the contry"]) == corrector.correct(["the contry"])
     assert all(torch.equal(again.state_dict()[name], value) for name, value in corrector.state_dict().items())
+
+
+def test_mixed_precision_learns_too(bert: Path, pairs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert run(bert, pairs, out, "--steps", "40", "--optim.lr", "0.01", "--dropout", "0", "--precision", "bf16") == 0
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    losses = [record["loss"] for record in records if record["kind"] == "train"]
+    assert losses[-1] < losses[0] - 1.0
+    assert all(value.dtype == torch.float32 for value in load_checkpoint(out / "best.pt")["weights"].values())

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+import soundfile
 import tones
+import torch
 from test_evaluate import checkpoint
 from tiny_bert import learnt_corrector, tiny_tokenizer, write_corrector
 
@@ -87,6 +89,29 @@ def test_clips_make_a_gate_for_their_recogniser_and_both_are_kept(
     assert read_gates(gate_file(run)).audio[network].decoding == "--beam 2"
 
 
+def test_noise_gives_the_same_sentences_more_errors_to_judge_by(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    tones.write_corpus(tmp_path, ("bad", "dab add", "a bad")).rename(tmp_path / "dev.jsonl")
+    (tmp_path / "train.jsonl").write_text((tmp_path / "dev.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
+    noise = 0.1 * torch.randn(16000, generator=torch.Generator().manual_seed(1))
+    soundfile.write(tmp_path / "noise.wav", noise.numpy(), 16000)
+    model = str(checkpoint(tmp_path / "m.pt", lang="es"))
+    heard = ["--corrector", str(run), "--checkpoint", model, "--data", str(tmp_path), "--device", "cpu"]
+    heard += ["--noise", str(tmp_path / "noise.wav"), "--snr", "5"]
+    assert main(heard) == 0
+    shown = capsys.readouterr().out
+    assert "clean: 3 clips\n5 dB: 3 clips\n" in shown and "6 sentences, 10 words" in shown
+    [found] = read_gates(gate_file(run)).audio.values()
+    assert found.data == f"{tmp_path}, dev, noise {tmp_path / 'noise.wav'} at 5 dB" and found.sentences == 6
+    assert evaluate.main([*heard, "--split", "dev", "--gate", "insist", "--json", str(tmp_path / "r.json")]) == 0
+    shown = capsys.readouterr().out
+    assert "repaired, clean\n" in shown and "repaired, 5 dB\n" in shown
+    result = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    assert list(result["repaired_in"]) == ["clean", "5 dB"] and result["repaired_in"]["clean"] == result["repaired"]
+    assert all(sum(part["reasons"].values()) == 3 for part in result["repaired_in"].values())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -98,7 +123,9 @@ def test_clips_make_a_gate_for_their_recogniser_and_both_are_kept(
         (["--corrector", "run", "--data", "silent"], "silent has no pairs in its part dev"),
         (["--corrector", "run", "--data", "pairs", "--split", "all"], "--split all is no part of a folder of pairs"),
         (["--corrector", "run", "--data", "pairs", "--lm", "x"], "options of decoding are about audio; give its"),
-        (["--corrector", "run", "--data", "pairs", "--lang", "es"], "--lang and options of decoding are about audio"),
+        (["--corrector", "run", "--data", "pairs", "--noise", "x"], "noise, rooms and options of decoding are about"),
+        (["--corrector", "run", "--data", "x", "--checkpoint", "m.pt", "--snr", "5"], "--snr says how loud the noise"),
+        (["--corrector", "run", "--data", "pairs", "--lang", "es"], "--lang, noise, rooms and options of decoding are about"),
         (["--corrector", "run", "--data", "x", "--checkpoint", "no.pt"], "there is no checkpoint at no.pt"),
         (["--corrector", "run", "--data", "x", "--checkpoint", "run"], "of kind 'corrector' and no recogniser"),
         (["--corrector", "run", "--data", "x", "--checkpoint", "m.pt"], "there is no x; correct the path"),
