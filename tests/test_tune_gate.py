@@ -122,10 +122,17 @@ def test_noise_gives_the_same_sentences_more_errors_to_judge_by(
         (["--corrector", "run", "--data", "pairs", "--split", "test"], "pairs has no test.jsonl"),
         (["--corrector", "run", "--data", "silent"], "silent has no pairs in its part dev"),
         (["--corrector", "run", "--data", "pairs", "--split", "all"], "--split all is no part of a folder of pairs"),
+        (
+            ["--corrector", "run", "--data", "x", "--checkpoint", "m.pt", "--batch-seconds", "nan"],
+            "--batch-seconds must be above 0 and finite, got nan",
+        ),
         (["--corrector", "run", "--data", "pairs", "--lm", "x"], "options of decoding are about audio; give its"),
         (["--corrector", "run", "--data", "pairs", "--noise", "x"], "noise, rooms and options of decoding are about"),
         (["--corrector", "run", "--data", "x", "--checkpoint", "m.pt", "--snr", "5"], "--snr says how loud the noise"),
-        (["--corrector", "run", "--data", "pairs", "--lang", "es"], "--lang, noise, rooms and options of decoding are about"),
+        (
+            ["--corrector", "run", "--data", "pairs", "--lang", "es"],
+            "--lang, noise, rooms and options of decoding are about",
+        ),
         (["--corrector", "run", "--data", "x", "--checkpoint", "no.pt"], "there is no checkpoint at no.pt"),
         (["--corrector", "run", "--data", "x", "--checkpoint", "run"], "of kind 'corrector' and no recogniser"),
         (["--corrector", "run", "--data", "x", "--checkpoint", "m.pt"], "there is no x; correct the path"),
