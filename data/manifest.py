@@ -143,7 +143,8 @@ def read_manifest(path: str | Path, skipped: list[str] | None = None) -> list[Ut
             complain(f"{origin}: {error}", skipped)
     if not utterances:
         reason = f"; the first problem: {skipped[0]}" if skipped else ""
-        raise ValueError(f"{path} holds no utterance{reason}; it needs lines such as {EXAMPLE}")
+        needed = "" if EXAMPLE in reason else f"; it needs lines such as {EXAMPLE}"
+        raise ValueError(f"{path} holds no utterance{reason}{needed}")
     return utterances
 
 

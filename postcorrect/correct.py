@@ -98,12 +98,20 @@ def _check_files(options: argparse.Namespace) -> None:
             raise ValueError(f"--{name} {file} is a folder; name a file")
         if not Path(file).absolute().parent.is_dir():
             raise ValueError(f"--{name} {file}: there is no folder {Path(file).parent}; make it first")
-        if Path(file).resolve() in [Path(text).resolve() for text in (*options.texts, options.result or "-")]:
+        if Path(file).resolve() in [path.resolve() for path in _read(options)]:
             raise ValueError(f"--{name} {file} would be written over what is read; name another file")
         if not os.access(Path(file).absolute().parent, os.W_OK):
             raise ValueError(f"--{name} {file}: nothing can be written to {Path(file).absolute().parent}")
     if options.out and options.json and Path(options.out).resolve() == Path(options.json).resolve():
         raise ValueError(f"--out and --json are the same file {options.out}; name two")
+
+
+def _read(options: argparse.Namespace) -> list[Path]:
+    """All files that the command line names to read."""
+    part = f"{options.pairs}/{options.part or 'test'}"
+    pairs = [f"{part}.{kind}" for kind in ("pred", "real", "jsonl")] if options.pairs else []
+    named = [options.result, options.protect, options.gate]
+    return [Path(name) for name in (*options.texts, *pairs, *filter(None, named))]
 
 
 def prepare(options: argparse.Namespace) -> Setup:

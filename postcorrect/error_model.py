@@ -13,7 +13,6 @@ The surprise: an utterance that went wrong altogether teaches nothing. Its align
 would swamp those of the others; so pairs with a word error rate above 0.5 are left out here as they are in training.
 """
 
-import argparse
 import json
 import logging
 import sys
@@ -151,7 +150,7 @@ def estimate(pairs: Sequence[Pair], lang: str = "", text: Sequence[str] = (), mo
             f"none of {len(pairs)} pairs has a word error rate of {most_wer:g} or less: no errors to count"
         )
     if len(used) < len(pairs):
-        logger.info("%d of %d pairs have a word error rate above %g", len(pairs) - len(used), len(pairs), most_wer)
+        logger.info("%d of %d pairs left out: word error rate above %g", len(pairs) - len(used), len(pairs), most_wer)
     said = [pair.said for pair in used]
     sums, counts = total(error_counts(said, [pair.recognised for pair in used])), _Count(common_words(text or said))
     if not sums.errors:
@@ -257,24 +256,25 @@ def read_errors(path: str | Path, text: Sequence[str] = ()) -> ErrorModel:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 something to correct (one line on stderr)."""
-    parser = argparse.ArgumentParser(
-        prog="python -m postcorrect.error_model", description="Counts how a recogniser errs.", exit_on_error=False
-    )
+    """Exit status: 0 done, 2 something to correct (one line on stderr), 130 stopped."""
+    parser = commandline.Parser(prog="python -m postcorrect.error_model", description="Counts how a recogniser errs.")
     parser.add_argument("decodes", type=Path, help="what evaluate.py --json wrote, or pairs (.jsonl, or their folder)")
     parser.add_argument("--out", type=Path, required=True, help="the error model, such as errors.json")
     parser.add_argument("--lang", help="code of the language, where the decodes do not say it")
-    try:
+
+    def work() -> None:
         options = commandline.parse(parser, arguments)
-        with commandline.messages_on_screen():
-            model = read_errors(options.decodes)
-            model = replace(model, lang=options.lang) if options.lang else model
-            save_errors(options.out, model)
-            print(f"{model}\n{options.out}: python -m postcorrect.collect --text FILE --errors {options.out} ...")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        if options.out.is_dir():
+            raise ValueError(f"--out {options.out} is a folder; name a file")
+        read = [options.decodes, *(options.decodes / f"train.{kind}" for kind in ("pred", "real", "jsonl"))]
+        if options.out.resolve() in [path.resolve() for path in read]:
+            raise ValueError(f"--out {options.out} would be written over what is read; name another file")
+        model = read_errors(options.decodes)
+        model = replace(model, lang=options.lang) if options.lang else model
+        save_errors(options.out, model)
+        print(f"{model}\n{options.out}: python -m postcorrect.collect --text FILE --errors {options.out} ...")
+
+    return commandline.run(work, stopped="stopped")
 
 
 if __name__ == "__main__":

@@ -187,7 +187,7 @@ def chosen_gate(
 
 def _default(run: str | Path, why: str, gates: Gates, network: str | None) -> GateSettings:
     settings = GateSettings()
-    other = " for this recogniser or for texts alone" if gates.audio and network else ""
+    other = f" for {'this recogniser or for ' if network else ''}texts alone" if gates.audio else ""
     data = "PAIRS" if network is None else "CORPUS --checkpoint CHECKPOINT"
     logger.warning(
         "%s %s%s; the defaults are strict guesses (%s): run python -m postcorrect.tune_gate --corrector %s --data %s",

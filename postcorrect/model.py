@@ -309,8 +309,14 @@ class Corrector(nn.Module):
     def correct(self, texts: Sequence[str]) -> list[str]:
         """The most probable text for each, by a beam of four; ``postcorrect.candidates`` has more to choose from.
 
-        What cannot be corrected comes back as it is: see ``postcorrect.candidates``.
+        What cannot be corrected comes back as it is: see ``postcorrect.candidates``. No gate is asked; the command
+        ``postcorrect.correct`` asks it.
+
+        Raises:
+            TypeError: one text in place of a list of texts.
         """
+        if isinstance(texts, str):
+            raise TypeError(f"texts must be a list of texts, got one text; put it into brackets: [{texts[:20]!r}]")
         from postcorrect.candidates import candidates
 
         found = candidates(self, texts)

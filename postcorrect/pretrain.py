@@ -115,7 +115,7 @@ def print_plan(
     precision = str(choose_precision(settings.precision, model.device)).removeprefix("torch.")
     loss, wrong = frequency_loss(train, dev)
     lines = [
-        f"network   {config.encoder.layers} layers of {config.channels} channels, {config.vocabulary:,} tokens, "
+        f"network   {config.encoder.layers} layer(s) of {config.channels} channels, {config.vocabulary:,} tokens, "
         f"{weights:,} weights",
         f"train     {train}",
         f"dev       {dev}",
@@ -146,10 +146,10 @@ def print_results(state: TrainState, out: Path) -> None:
     """The final table, and what to do next."""
     best, first = min(state.history, key=rank_of), state.history[0]
     print(f"\n{'':12}{'loss':>8}{'wrong':>10}{'not among 5':>14}")
-    for name, record in (("dev before", first), ("best dev", best)):
-        if record is best or record["step"] == 0:
-            rates = f"{100 * record['wer']:>8.2f} %{100 * record['cer']:>12.2f} %"
-            print(f"{name:12}{record['loss']:>8.4f}{rates}   step {record['step']}")
+    rows = [("dev before", first)] if first["step"] == 0 else []  # a BERT to go on from is measured first
+    for name, record in [*rows, ("best dev", best)]:
+        rates = f"{100 * record['wer']:>8.2f} %{100 * record['cer']:>12.2f} %"
+        print(f"{name:12}{record['loss']:>8.4f}{rates}   step {record['step']}")
     print(f"\nBERT        {out}")
     print(f"corrector   python -m postcorrect.train --data PAIRS --bert {out}")
 

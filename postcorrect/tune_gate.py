@@ -71,7 +71,9 @@ class Texts:
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line; raises ValueError for what is missing or has no effect."""
     parser = commandline.Parser(
-        prog="python -m postcorrect.tune_gate", description=__doc__.split("\n")[0], allow_abbrev=False
+        prog="python -m postcorrect.tune_gate",
+        description="Proposes corrections for a dev set once, tries gates on it, keeps the best.",
+        allow_abbrev=False,
     )
     parser.add_argument("--corrector", required=True, metavar="RUN", help="run folder or file of postcorrect.train")
     parser.add_argument("--data", required=True, help="folder of pairs; with --checkpoint what evaluate.py reads")
@@ -109,7 +111,10 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def read_pairs(options: argparse.Namespace) -> Texts:
     """The texts of a folder of pairs; those of which nothing was said are left out, and counted on the screen."""
-    pairs = read_part(options.data, options.split)
+    try:
+        pairs = read_part(options.data, options.split)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(f"{error}; if these are clips, give their recogniser with --checkpoint") from error
     spoken = [pair for pair in pairs if pair.said]
     if not spoken:
         raise ValueError(f"{options.data} has no pairs in its part {options.split}; collect more, or choose another")

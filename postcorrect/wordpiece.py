@@ -143,6 +143,10 @@ class WordPiece:
             ValueError: a file is damaged, of another kind than WordPiece, or lacks a special token.
         """
         folder = Path(folder)
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"there is no folder {folder}; download one with config.json, weights and tokenizer.json or vocab.txt"
+            )
         settings: dict = {}
         for name in ("config.json", "tokenizer_config.json"):  # old folders say do_lower_case in the first
             settings |= read_json(folder / name) if (folder / name).is_file() else {}

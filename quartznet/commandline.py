@@ -91,13 +91,15 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
     """``parser.parse_args`` whose errors are one line.
 
     Raises:
-        ValueError: an unknown option (near matches are named), or one without its value.
+        ValueError: an unknown option (near matches are named), one without its value, or a value without its option.
     """
     try:
         options, unknown = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from error
     if unknown:
+        if not unknown[0].startswith("-"):
+            raise ValueError(f"{unknown[0]} belongs to no option; --help lists all options")
         near = difflib.get_close_matches(unknown[0].split("=")[0], sorted(_flags(parser)), n=3, cutoff=0.6)
         hint = f"did you mean {' or '.join(near)}?" if near else "--help lists all options"
         raise ValueError(f"unknown option {unknown[0]}; {hint}")

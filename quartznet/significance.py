@@ -104,6 +104,10 @@ class Result:
     rows: tuple[tuple[str, str, str], ...]  # name, reference, hypothesis
 
 
+def _what(error: Exception) -> str:
+    return f"it has no {error.args[0]!r}" if isinstance(error, KeyError) else repr(error)
+
+
 def read_result(path: str | Path) -> Result:
     """What ``evaluate.py --json`` wrote.
 
@@ -118,7 +122,9 @@ def read_result(path: str | Path) -> Result:
         rows = json.loads(path.read_text(encoding="utf-8"))["transcripts"]
         found = tuple((row["name"], row["reference"], row["hypothesis"]) for row in rows)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is not a result of evaluate.py --json ({error!r}); write it with that") from error
+        raise ValueError(
+            f"{path} is not a result of evaluate.py --json ({_what(error)}); write it with that"
+        ) from error
     if not found or not all(isinstance(text, str) for row in found for text in row):
         raise ValueError(f"{path} holds no transcripts of evaluate.py --json; write it with that")
     return Result(str(path), found)

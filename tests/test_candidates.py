@@ -71,6 +71,8 @@ def test_it_learns_four_corrections_by_heart(tmp_path: Path) -> None:
 
 
 def test_bad_input_is_named(corrector: Corrector) -> None:
+    with pytest.raises(TypeError, match=r"got one text; put it into brackets: \['the contry'\]"):
+        corrector.correct("the contry")
     with pytest.raises(ValueError, match="there must be a text for each source, got 1 for 2"):
         log_probs(corrector, ["a", "b"], ["a"])
     with pytest.raises(ValueError, match="text 1 of 1 has 102 tokens, more than 40"):

@@ -35,6 +35,11 @@ def test_both_spellings_short_names_switches_and_negative_words() -> None:
     assert chosen("--sync-batchnorm", "false") == {"sync_batchnorm": "false"}
 
 
+def test_a_value_without_its_option_is_named() -> None:
+    with pytest.raises(ValueError, match=r"^runs/es belongs to no option; --help lists all options$"):
+        chosen("--data", "x", "runs/es")
+
+
 def test_every_setting_has_an_option_and_its_default() -> None:
     names = commandline.setting_types(TrainSettings)
     assert {"lang", "optim.lr", "schedule.warmup_ratio", "augment.speeds", "data.batch_seconds"} <= names.keys()

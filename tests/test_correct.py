@@ -201,6 +201,8 @@ def test_unequal_pairs_name_the_line(run: str, tmp_path: Path, capsys: pytest.Ca
         (["--corrector", "RUN", "x.txt", "--out", "."], "--out . is a folder; name a file"),
         (["--corrector", "RUN", "x.txt", "--out", "no/such"], "--out no/such: there is no folder no; make it first"),
         (["--corrector", "RUN", "x.txt", "--json", "./x.txt"], "--json ./x.txt would be written over what is read"),
+        (["--corrector", "RUN", "x.txt", "--protect", "p", "--out", "p"], "--out p would be written over what is read"),
+        (["--corrector", "RUN", "--pairs", ".", "--out", "test.pred"], "--out test.pred would be written over"),
         (["--corrector", "RUN", "x.txt", "--json", "y", "--out", "./y"], "--out and --json are the same file ./y"),
         (["--corrector", "RUN", "x.txt", "--beam", "1000000000"], "beam can be at most 1000, got 1000000000"),
         (["--corrector", "RUN", "no.txt"], "there is no file of texts no.txt"),

@@ -152,7 +152,7 @@ def test_nothing_to_estimate_from(caplog: pytest.LogCaptureFixture) -> None:
         estimate([Pair("a", "b")])
     with caplog.at_level("INFO"):
         estimate([*PAIRS, Pair("x y z", "a b c")])
-    assert "1 of 7 pairs have a word error rate above 0.5" in caplog.text and "only 7 word errors" in caplog.text
+    assert "1 of 7 pairs left out: word error rate above 0.5" in caplog.text and "only 7 word errors" in caplog.text
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -207,3 +207,11 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "x.txt").write_text("some text\n", encoding="utf-8")
     assert main([str(tmp_path / "x.txt"), "--out", str(out)]) == 2
     assert "x.txt:1: not a JSON object" in capsys.readouterr().err
+    before = (tmp_path / "r.json").read_text()
+    assert main([str(tmp_path / "r.json"), "--out", str(tmp_path / "." / "r.json")]) == 2
+    assert "would be written over what is read" in capsys.readouterr().err
+    assert (tmp_path / "r.json").read_text() == before
+    assert main([str(tmp_path / "r.json"), "--out", str(tmp_path)]) == 2
+    assert "is a folder; name a file" in capsys.readouterr().err
+    assert main([str(tmp_path / "r.json")]) == 2
+    assert capsys.readouterr().err == "error: the following arguments are required: --out; --help says more\n"

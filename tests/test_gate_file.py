@@ -56,7 +56,7 @@ def test_which_gate(tmp_path: Path, corrector: Corrector, caplog: pytest.LogCapt
     assert choose("off")[0] == OPEN and "all that the corrector finds more probable is taken" in caplog.text
     save_gate(tmp_path, tuned(corrector, GateSettings(5.0), "greedy"), "net")
     settings, said = choose()
-    assert settings == GateSettings() and "has no tuned gate; " in said
+    assert settings == GateSettings() and "has no tuned gate for texts alone; " in said
     settings, said = choose(None, "other")
     assert settings == GateSettings() and "has no tuned gate for this recogniser or for texts alone" in said
     save_gate(tmp_path, tuned(corrector))

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from tiny_bert import tiny_corrector, tiny_tokenizer, write_bert
 import postcorrect
 from postcorrect.bert import masked_from_bert, save_bert
 from postcorrect.folder import read_json
-from postcorrect.pretrain import main
+from postcorrect.pretrain import main, print_results
 from postcorrect.pretrain_config import NetworkSettings, PretrainSettings
 from quartznet.checkpoint import load_checkpoint
 
@@ -253,3 +254,11 @@ def test_sizes_of_a_network_come_back() -> None:
     sizes = NetworkSettings(layers=3, channels=64, heads=2, feed_forward=128, vocabulary=500, positions=32)
     assert NetworkSettings.of(sizes.config(500, 0.1)) == sizes
     assert PretrainSettings().layer_decay == 1.0 and PretrainSettings().max_failures == 1.0
+
+
+@pytest.mark.parametrize("step", [0, 11])
+def test_dev_before_is_shown_only_where_it_was_measured(step: int, capsys: pytest.CaptureFixture) -> None:
+    record = {"step": step, "loss": 6.5, "wer": 0.9, "cer": 0.8}
+    print_results(SimpleNamespace(history=[record]), Path("bert"))
+    shown = capsys.readouterr().out
+    assert ("dev before" in shown) == (step == 0) and shown.count("best dev") == 1

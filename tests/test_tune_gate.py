@@ -119,6 +119,7 @@ def test_noise_gives_the_same_sentences_more_errors_to_judge_by(
         (["--corrector", "no", "--data", "pairs"], "no checkpoint no; give the path of a .pt file or of a run folder"),
         (["--corrector", "m.pt", "--data", "pairs"], "m.pt holds a recogniser and no corrector"),
         (["--corrector", "run", "--data", "empty"], "empty has no dev.jsonl and not both of dev.pred and dev.real"),
+        (["--corrector", "run", "--data", "empty"], "if these are clips, give their recogniser with --checkpoint"),
         (["--corrector", "run", "--data", "pairs", "--split", "test"], "pairs has no test.jsonl"),
         (["--corrector", "run", "--data", "silent"], "silent has no pairs in its part dev"),
         (["--corrector", "run", "--data", "pairs", "--split", "all"], "--split all is no part of a folder of pairs"),

@@ -190,6 +190,8 @@ def test_a_vocabulary_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_broken_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no folder bert-base-cased; download one with"):
+        WordPiece.read("bert-base-cased")
     with pytest.raises(FileNotFoundError, match=r"there is no tokenizer\.json and no vocab\.txt in"):
         WordPiece.read(tmp_path)
     write_vocabulary(tmp_path, [token for token in TOKENS if token not in ("[MASK]", "[SEP]")])
