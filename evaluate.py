@@ -118,6 +118,8 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise ValueError(f"--batch-seconds must be above 0 and finite, got {options.batch_seconds:g}")
     if options.snr is not None and options.noise is None:
         raise ValueError("--snr says how loud the noise is, and there is none; give --noise FOLDER")
+    if options.json and options.against and Path(options.json).resolve() == Path(options.against).resolve():
+        raise ValueError(f"--json {options.json} would replace the result of --against; name another file")
     for name, file in (("json", options.json), ("report", options.report)):  # better now than after an hour
         if file and not Path(file).absolute().parent.is_dir():
             raise ValueError(f"--{name} {file}: there is no folder {Path(file).parent}; make it first")
@@ -372,6 +374,7 @@ def evaluate(options: argparse.Namespace) -> None:
     told |= repair_speech.described(options)
     if options.report:
         facts = tuple((name, text) for name, text in {**told, "data": description}.items() if text)
+        facts += repair_speech.facts(repaired.get("clean"))
         title = f"How {Path(options.checkpoint).name} hears {Path(options.data).name}"
         parts = (result, tuple(scores.values()), (), heard, None, against, tuple(skipped), sure)
         page = Page(title, facts, language.code, *parts)

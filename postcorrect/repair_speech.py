@@ -161,6 +161,15 @@ def choose_repairer(options: argparse.Namespace, model: QuartzNet, language: Lan
     return SpeechRepairer(corrector, gate, protected, model.alphabet, language)
 
 
+def facts(repaired: dict | None) -> tuple[tuple[str, str], ...]:
+    """What the page of ``--report`` says of the repairs, out of ``SpeechRepairer.report``; nothing without them."""
+    if repaired is None:
+        return ()
+    before, after, counts = repaired["wer"]["before"], repaired["wer"]["after"], repaired["sentences"]
+    told = f"WER {100 * before:.2f} % before, {100 * after:.2f} % after; {counts['helped']} sentences helped, "
+    return (("repaired", f"{told}{counts['harmed']} harmed, of {counts['all']}"),)
+
+
 def with_before(table: dict, rows: Sequence[Transcript]) -> dict:
     """``evaluation_json`` of the rows with what stood there before, where texts were repaired."""
     before = [{} if row.before is None else {"before": row.before} for row in rows]

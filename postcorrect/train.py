@@ -258,6 +258,10 @@ def print_results(state: TrainState, settings: CorrectorTraining, before: tuple[
     print(f"\n{'':18}{'WER':>9}{'CER':>10}")
     print(f"{'dev, as heard':18}{100 * before[0]:>7.2f} %{100 * before[1]:>8.2f} %")
     print(f"{'dev, corrected':18}{100 * best['wer']:>7.2f} %{100 * best['cer']:>8.2f} %   step {best['step']}, no gate")
+    if best["wer"] > before[0]:
+        print(
+            "it makes more errors than it repairs; a gate may still pick the good ones, more pairs or steps help more"
+        )
     print(f"\ncheckpoint  {Path(settings.out) / 'best.pt'}")
     print(f"gate        python -m postcorrect.tune_gate --corrector {settings.out} --data {settings.data.folder}")
     print(f"correct     python -m postcorrect.correct --corrector {settings.out} texts.txt")

@@ -350,9 +350,12 @@ def test_what_is_saved_comes_back(bert: Path, tmp_path: Path) -> None:
     assert all(torch.equal(again.state_dict()[name], value) for name, value in corrector.state_dict().items())
 
 
-def test_mixed_precision_learns_too(bert: Path, pairs: Path, tmp_path: Path) -> None:
+def test_mixed_precision_learns_too(
+    bert: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "run"
     assert run(bert, pairs, out, "--steps", "40", "--optim.lr", "0.01", "--dropout", "0", "--precision", "bf16") == 0
+    assert "it makes more errors than it repairs" in capsys.readouterr().out
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     losses = [record["loss"] for record in records if record["kind"] == "train"]
     assert losses[-1] < losses[0] - 1.0

@@ -211,6 +211,7 @@ def test_data_in_another_alphabet_is_an_error_and_no_score(tmp_path: Path, capsy
         (["--checkpoint", "m.pt", "--data", "x", "--worst", "-1"], "--worst is a number from 0 on, got -1"),
         (["--checkpoint", "m.pt", "--data", "x", "--batch-seconds", "inf"], "must be above 0 and finite, got inf"),
         (["--checkpoint", "m.pt", "--data", "x", "--json", "."], "--json . is a folder; name a file"),
+        (["--checkpoint", "m.pt", "--data", "x", "--json", "r", "--against", "./r"], "would replace the result of"),
         (["--checkpoint", "m.pt", "--data", "x", "--report", "no/a.html"], "there is no folder no; make it first"),
         (["--checkpoint", "m.pt", "--data", "x", "--against", "no.json"], "there is no result no.json"),
         (["--checkpoint", "m.pt", "--data", "x", "--against", "train.jsonl"], "is not a result of evaluate.py --json"),

@@ -99,7 +99,10 @@ def test_words_of_a_repaired_text_have_their_time(case: dict, tmp_path: Path, ca
     page = tmp_path / "page.html"
     found = result(case, "--gate", "off", "--confidence", "--report", str(page))
     assert found["confidence"]["words"] == 5 and "no place in time" not in capsys.readouterr().out
-    assert str(case["run"]) in page.read_text(encoding="utf-8")
+    shown = page.read_text(encoding="utf-8")
+    rates = found["repaired"]["wer"]
+    assert str(case["run"]) in shown
+    assert f"WER {100 * rates['before']:.2f} % before, {100 * rates['after']:.2f} % after; " in shown
 
 
 def test_noise_does_not_count_among_the_repairs(case: dict, tmp_path: Path) -> None:
