@@ -118,7 +118,8 @@ def load_checkpoint(path: str | Path) -> dict:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, is not a checkpoint of ours, is of a later format, or says nonsense of itself.
+        ValueError: the file is damaged, is not a checkpoint of ours, is of a later format, or says nonsense of itself,
+            such as weights of gigabytes made of one number that is read again and again.
     """
     path = find_checkpoint(path)
     try:
@@ -135,6 +136,10 @@ def load_checkpoint(path: str | Path) -> dict:
     for key in ("lang", "init", "base_sha256"):
         if not isinstance(payload.get(key), str | None):
             raise ValueError(f"{path}: {key} must be text, got {reprlib.repr(payload[key])}; the file is broken")
+    weights = payload.get("weights")
+    for name, value in weights.items() if isinstance(weights, dict) else ():
+        if isinstance(value, Tensor) and value.nbytes > value.untyped_storage().nbytes():
+            raise ValueError(f"{path}: {name} says it is larger than what is stored of it; the file is broken")
     return payload
 
 

@@ -166,3 +166,10 @@ def test_what_a_file_says_of_itself_is_text(tmp_path: Path, key: str) -> None:
     save_checkpoint(tmp_path / "a.pt", {key: 5})
     with pytest.raises(ValueError, match=f"{key} must be text, got 5; the file is broken"):
         load_checkpoint(tmp_path / "a.pt")
+
+
+def test_weights_that_repeat_one_number_are_refused(tmp_path: Path) -> None:
+    """A file of a kilobyte can name a tensor of any size whose strides are 0."""
+    save_checkpoint(tmp_path / "c.pt", {"weights": {"a": torch.zeros(1).expand(1000, 1000)}})
+    with pytest.raises(ValueError, match="a says it is larger than what is stored of it"):
+        load_checkpoint(tmp_path / "c.pt")
