@@ -27,6 +27,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from data import noisy
 from data.dataset import SpeechDataset, normalised
 from data.loaders import evaluation_loader
 from data.manifest import Utterance
@@ -74,11 +75,6 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
-def ratios(text: str) -> tuple[float, ...]:
-    """``20,10`` -> (20.0, 10.0)."""
-    return tuple(float(ratio) for ratio in text.split(","))
-
-
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line; raises ValueError for what is missing or unknown."""
     parser = commandline.Parser(description=__doc__.split("\n")[0], allow_abbrev=False, usage="evaluate.py [options]")
@@ -99,12 +95,10 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--show", type=int, default=0, help="transcripts to print, spread over the data (0)")
     decoding.add_options(parser)
     repair_speech.add_options(parser)
-    noisy = parser.add_argument_group("tables, noise and rooms")
-    noisy.add_argument("--by", type=names, default=(), help="tables by speaker, duration or any field of the data: a,b")
-    noisy.add_argument("--noise", metavar="PATH", help="also with noise mixed in: folder of recordings, or one of them")
-    noisy.add_argument("--rir", metavar="PATH", help="also in a room: folder of impulse responses, or one of them")
-    noisy.add_argument("--snr", type=ratios, metavar="DB,DB", help="speech to noise, in dB (20,10,5,0)")
-    noisy.add_argument("--seed", type=int, default=0, help="which noise and which room each clip gets (0)")
+    group = parser.add_argument_group("tables, noise and rooms")
+    group.add_argument("--by", type=names, default=(), help="tables by speaker, duration or any field of the data: a,b")
+    noisy.add_options(group)
+    group.add_argument("--seed", type=int, default=0, help="which noise and which room each clip gets (0)")
     options = commandline.parse(parser, arguments)
     for name in ("checkpoint", "data"):
         if getattr(options, name) is None:
@@ -116,8 +110,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
             raise ValueError(f"--{name} is a number from 0 on, got {getattr(options, name)}")
     if not 0 < options.batch_seconds < math.inf:
         raise ValueError(f"--batch-seconds must be above 0 and finite, got {options.batch_seconds:g}")
-    if options.snr is not None and options.noise is None:
-        raise ValueError("--snr says how loud the noise is, and there is none; give --noise FOLDER")
+    noisy.check_options(options)
     if options.json and options.against and Path(options.json).resolve() == Path(options.against).resolve():
         raise ValueError(f"--json {options.json} would replace the result of --against; name another file")
     for name, file in (("json", options.json), ("report", options.report)):  # better now than after an hour
@@ -361,10 +354,10 @@ def evaluate(options: argparse.Namespace) -> None:
         show(rows, options.show)
     repaired = {"clean": repairer.report(rows, "clean" if others else "")} if repairer else {}
     scores = scored(clips, rows)
-    heard, noisy = in_conditions(model, clips, scores, others, options, decode, repairer) if others else ([], {})
+    heard, elsewhere = in_conditions(model, clips, scores, others, options, decode, repairer) if others else ([], {})
     more = tables(list(scores.values()), heard, fields)
     if repairer:
-        more |= {"repaired": repaired["clean"]} | ({"repaired_in": repaired | noisy} if noisy else {})
+        more |= {"repaired": repaired["clean"]} | ({"repaired_in": repaired | elsewhere} if elsewhere else {})
     if hotwords:
         more["hotwords"] = print_hotwords(hotwords, rows, " " in model.config.labels)
     if sure := calibration(rows, options.confidence, bool(options.confidence or options.report)):

@@ -12,6 +12,7 @@ same room, at every ratio, so two rows of a table differ by the level of the noi
 of the clip in the data, nor its folder: a shuffled or shortened manifest, or another model, gets the same sounds.
 """
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,24 @@ from quartznet.waveform import Noise, Room, find_sounds
 RATIOS = (20.0, 10.0, 5.0, 0.0)  # dB
 RANGE = (-50.0, 150.0)  # dB, of a ratio
 DRAWS = 20  # parts of recordings to try where one is silent
+
+
+def ratios(text: str) -> tuple[float, ...]:
+    """``20,10`` -> (20.0, 10.0)."""
+    return tuple(float(ratio) for ratio in text.split(","))
+
+
+def add_options(group: argparse._ActionsContainer) -> None:
+    """``--noise``, ``--rir`` and ``--snr`` of a command that hears clips once more in each condition."""
+    group.add_argument("--noise", metavar="PATH", help="also with noise mixed in: folder of recordings, or one of them")
+    group.add_argument("--rir", metavar="PATH", help="also in a room: folder of impulse responses, or one of them")
+    group.add_argument("--snr", type=ratios, metavar="DB,DB", help="speech to noise, in dB (20,10,5,0)")
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Raises ValueError for options that would have no effect."""
+    if options.snr is not None and options.noise is None:
+        raise ValueError("--snr says how loud the noise is, and there is none; give --noise FOLDER")
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,9 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--nbest", type=int, metavar="N", help="print N alternatives of each line: line, gain, text")
     parser.add_argument("--beam", type=int, default=4, help="texts that the search keeps (4; 1: greedy)")
-    parser.add_argument("--gate", metavar="FILE", help="another gate.yaml; insist: if it was no sure help too; off")
+    parser.add_argument(
+        "--gate", metavar="FILE", help="another gate.yaml; insist: if it was no sure help too; open: take all"
+    )
     parser.add_argument("--protect", metavar="FILE", help="words and phrases that stay as they are, a line each")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     options = commandline.parse(parser, arguments)

@@ -8,7 +8,7 @@ texts alone; without either the defaults are taken, which are strict, and that i
 ``margin: 2`` and other ``GateSettings`` is a gate made by hand.
 
 The surprise: a corrector may be there and nothing is corrected. Where tuning could not tell its help from luck, all
-stays as it is; ``--gate insist`` takes the tuned numbers all the same, ``--gate off`` all that the corrector likes.
+stays as it is; ``--gate insist`` takes the tuned numbers all the same, ``--gate open`` all that the corrector likes.
 """
 
 import hashlib
@@ -155,7 +155,7 @@ def chosen_gate(
 
     Args:
         run: the corrector's run folder or file.
-        asked: None: as tuned; "insist": as tuned even where that was no sure help; "off": all that the corrector finds
+        asked: None: as tuned; "insist": as tuned even where that was no sure help; "open": all that the corrector finds
             more probable is taken; else a file.
         network: hash of the recogniser whose audio is at hand; None: texts alone.
         decoding: how it decodes, as ``TunedGate.decoding``.
@@ -164,12 +164,12 @@ def chosen_gate(
         FileNotFoundError: the file that was asked for is not there.
         ValueError: the file is damaged.
     """
-    if asked == "off":
+    if asked == "open":
         logger.warning("the gate is off: all that the corrector finds more probable is taken")
         return OPEN
     path = gate_file(run) if asked in (None, "insist") else Path(asked)
     if not path.is_file() and asked not in (None, "insist"):
-        raise FileNotFoundError(f"there is no gate {path}; --gate takes a file, insist or off")
+        raise FileNotFoundError(f"there is no gate {path}; --gate takes a file, insist or open")
     gates = read_gates(path)
     if isinstance(gates, GateSettings):
         logger.info("gate: %s, as in %s", gates, path)

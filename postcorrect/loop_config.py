@@ -4,6 +4,8 @@ The surprise: the fields stand in ``train_config`` and ``pretrain_config`` each,
 behind them in the order in which they stand, and two trainings mean different things by "best".
 """
 
+import math
+
 from postcorrect.config import DropoutConfig
 from quartznet.config import LoopSettings
 
@@ -15,6 +17,10 @@ class TextLoop:
     def layer_decay(self) -> float:
         """All layers learn at the same rate."""
         return 1.0
+
+    def total_steps(self, batches: int) -> int:
+        """Steps of a whole run whose epochs have so many batches."""
+        return self.steps or self.epochs * math.ceil(batches / self.optim.accumulate)
 
     @property
     def max_failures(self) -> float:

@@ -102,7 +102,6 @@ def masked_task(
         seconds=lambda batch: batch.tokens,
         identity=identity,
         evaluate_first=evaluate_first,
-        is_ctc=False,
         unit="tokens",
         measures=("wrong", "not among 5"),
         is_speech=False,

@@ -15,7 +15,6 @@ language model would. ``--against DATA`` looks for them, ``--leave-out`` takes t
 
 import argparse
 import logging
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,7 +36,7 @@ from quartznet.checkpoint import fill, load_checkpoint
 from quartznet.claim import claimed
 from quartznet.engine import fit
 from quartznet.lm_text import rules
-from quartznet.neural_lm import read_both
+from quartznet.neural_lm import add_text_options, read_both
 from quartznet.runstate import TrainState, rank_of
 from quartznet.settings import from_dict, to_dict
 from quartznet.step import choose_precision
@@ -110,7 +109,6 @@ def print_plan(
 ) -> None:
     """What is about to happen."""
     config, optim = model.encoder.config, settings.optim
-    steps = settings.steps or settings.epochs * math.ceil(batches / optim.accumulate)
     weights = sum(parameter.numel() for parameter in model.parameters())
     precision = str(choose_precision(settings.precision, model.device)).removeprefix("torch.")
     loss, wrong = frequency_loss(train, dev)
@@ -120,7 +118,8 @@ def print_plan(
         f"train     {train}",
         f"dev       {dev}",
         f"          guessed by frequency: loss {loss:.4f}, wrong {wrong:.2%}",
-        f"steps     {steps:,}; an epoch has {batches:,} batches of up to {settings.batch_tokens:,} tokens",
+        f"steps     {settings.total_steps(batches):,}; an epoch has {batches:,} batches of up to "
+        f"{settings.batch_tokens:,} tokens",
         f"optimiser {optim.name}, rate {optim.lr:g}, {settings.schedule.name} schedule",
         f"device    {model.device}, {precision}, {distributed.world_size()} process(es); run folder {out}",
     ]
@@ -203,19 +202,11 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = commandline.Parser(
         prog="python -m postcorrect.pretrain", description=__doc__.split("\n")[0], add_help=False, allow_abbrev=False
     )
-    parser.add_argument("texts", nargs="+", type=Path, metavar="TEXT", help="text, one sentence a line, or manifests")
-    parser.add_argument("--lang", required=True, help="code of the language, such as es or pt-BR")
+    add_text_options(parser)
     parser.add_argument(
         "--out", required=True, type=Path, help="run folder, where the BERT is written, such as bert-es"
     )
     parser.add_argument("--bert", type=Path, help="folder of a BERT to go on from: its weights, sizes and vocabulary")
-    parser.add_argument(
-        "--dev", nargs="+", default=[], type=Path, metavar="TEXT", help="text to measure on; else 2 %% are held out"
-    )
-    parser.add_argument(
-        "--against", nargs="+", default=[], metavar="DATA", help="corpora whose sentences must not be in the text"
-    )
-    parser.add_argument("--leave-out", action="store_true", help="leave lines out that hold such a sentence")
     commandline.add_settings(parser, PretrainSettings, SHORT)
     return commandline.parse(parser, arguments)
 

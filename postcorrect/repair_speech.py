@@ -79,7 +79,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("repairing what was recognised")
     group.add_argument("--corrector", metavar="RUN", help="run folder or file of postcorrect.train")
     group.add_argument(
-        "--gate", metavar="FILE", help="another gate.yaml; insist: even if it was no sure help; off: correct all"
+        "--gate", metavar="FILE", help="another gate.yaml; insist: even if it was no sure help; open: correct all"
     )
     group.add_argument(
         "--protect", metavar="FILE", help="words and phrases that stay as they were recognised, a line each"

@@ -12,9 +12,7 @@ The surprise: a corrector that only copied would already have the recogniser's W
 long. So the WER before correction is what to look at first, and is told with every evaluation's.
 """
 
-import argparse
 import logging
-import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -57,8 +55,8 @@ logger = logging.getLogger(__name__)
 
 def read_options(arguments: Sequence[str] | None) -> dict:
     """What was chosen, as nested dictionaries; raises ValueError for what is missing or unknown."""
-    parser = argparse.ArgumentParser(
-        prog="python -m postcorrect.train", description=__doc__.split("\n")[0], add_help=False, exit_on_error=False
+    parser = commandline.Parser(
+        prog="python -m postcorrect.train", description=__doc__.split("\n")[0], add_help=False, allow_abbrev=False
     )
     parser.add_argument("--config", metavar="FILE.yaml", help="settings of another run; options here have priority")
     commandline.add_settings(parser, CorrectorTraining, SHORT_NAMES)
@@ -89,8 +87,7 @@ def fitted(settings: CorrectorTraining, chosen: dict, batches: int) -> Corrector
     optim, schedule = settings.optim, settings.schedule
     if not _is_chosen(chosen, "optim", "accumulate"):
         optim = replace(optim, accumulate=max(1, min(optim.accumulate, batches // FEW_STEPS)))
-    steps = settings.steps or settings.epochs * math.ceil(batches / optim.accumulate)
-    most = max(1, steps // WARMUP_SHARE)
+    most = max(1, replace(settings, optim=optim).total_steps(batches) // WARMUP_SHARE)
     if not _is_chosen(chosen, "schedule", "warmup_steps") and (schedule.warmup_steps or 0) > most:
         schedule = replace(schedule, warmup_steps=most)
     for name, before, now in (
@@ -209,7 +206,6 @@ def assemble(
         evaluate=evaluator(dev_rows, others, tokenizer.special.pad, data.batch_tokens),
         seconds=lambda batch: batch.tokens,
         identity=identity(corrector),
-        is_ctc=False,
         unit="tokens",
         is_speech=False,
     )
@@ -233,7 +229,6 @@ def build(settings: CorrectorTraining) -> Corrector:
 
 def print_plan(corrector: Corrector, settings: CorrectorTraining, batches: int, device: torch.device) -> None:
     """What is about to happen."""
-    steps = settings.steps or settings.epochs * math.ceil(batches / settings.optim.accumulate)
     optim, config = settings.optim, corrector.config
     logger.info(
         "network   %s, %s parameters; starts from the BERT: %s",
@@ -243,7 +238,7 @@ def print_plan(corrector: Corrector, settings: CorrectorTraining, batches: int, 
     )
     logger.info(
         "steps     %s, each of %d batches of up to %d tokens; %d batches an epoch",
-        f"{steps:,}", optim.accumulate, settings.data.batch_tokens, batches,
+        f"{settings.total_steps(batches):,}", optim.accumulate, settings.data.batch_tokens, batches,
     )  # fmt: skip
     logger.info("optimiser %s, rate %g, %s schedule", optim.name, optim.lr, settings.schedule.name)
     precision = str(choose_precision(settings.precision, device)).removeprefix("torch.")

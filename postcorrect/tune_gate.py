@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from tqdm import tqdm
 
+from data import noisy
 from data.noisy import RATIOS, conditions
 from data.source import read_source
 from postcorrect.gate import Proposal
@@ -42,11 +43,6 @@ from quartznet.tuned import network_hash
 from quartznet.writing import choose_language
 
 PORTION = 64  # texts proposed at once, so that the bar moves
-
-
-def ratios(text: str) -> tuple[float, ...]:
-    """``20,10`` -> (20.0, 10.0)."""
-    return tuple(float(ratio) for ratio in text.split(","))
 
 
 @dataclass(frozen=True)
@@ -82,11 +78,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--lang", help="text rules; the checkpoint's language when left out")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--batch-seconds", type=float, default=120.0, help="audio in a batch, padding counted (120)")
-    parser.add_argument(
-        "--noise", metavar="PATH", help="also with noise mixed in: folder of recordings, or one of them"
-    )
-    parser.add_argument("--rir", metavar="PATH", help="also in a room: folder of impulse responses, or one of them")
-    parser.add_argument("--snr", type=ratios, metavar="DB,DB", help="speech to noise, in dB (20,10,5,0)")
+    noisy.add_options(parser)
     decoding.add_options(parser)
     options = commandline.parse(parser, arguments)
     if options.checkpoint is None:
@@ -98,8 +90,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         if options.split == "all":
             raise ValueError(f"--split all is no part of a folder of pairs; choose among {', '.join(PARTS)}")
     decoding.check_options(options)
-    if options.snr is not None and options.noise is None:
-        raise ValueError("--snr says how loud the noise is, and there is none; give --noise FOLDER")
+    noisy.check_options(options)
     if not 0 < options.batch_seconds < math.inf:
         raise ValueError(f"--batch-seconds must be above 0 and finite, got {options.batch_seconds:g}")
     return options

@@ -271,21 +271,26 @@ def score(options: argparse.Namespace) -> None:
     logger.info(str(model.surprise(read_sentences("text", Text(options.texts, language)))))
 
 
+def add_text_options(parser: argparse.ArgumentParser) -> None:
+    """What ``read_both`` asks of a command that learns from text, and the language that names its rules."""
+    parser.add_argument("texts", nargs="+", type=Path, metavar="TEXT", help="text, one sentence a line, or manifests")
+    parser.add_argument("--lang", required=True, help="code of the language, such as es or pt-BR")
+    parser.add_argument(
+        "--dev", nargs="+", default=[], type=Path, metavar="TEXT", help="text to measure on; else 2 %% are held out"
+    )
+    parser.add_argument(
+        "--against", nargs="+", default=[], metavar="DATA", help="corpora whose sentences must not be in the text"
+    )
+    parser.add_argument("--leave-out", action="store_true", help="leave lines out that hold such a sentence")
+
+
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ``settings:...`` are those of ``LmSettings``."""
     parser = commandline.Parser(prog="python -m quartznet.neural_lm", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="train | score")
     learn = commands.add_parser("train", add_help=False, allow_abbrev=False, help="a language model out of text")
-    learn.add_argument("texts", nargs="+", type=Path, metavar="TEXT", help="text, one sentence a line, or manifests")
-    learn.add_argument("--lang", required=True, help="code of the language, such as es or pt-BR")
+    add_text_options(learn)
     learn.add_argument("--out", required=True, type=Path, help="the model's file, such as es_lm.pt")
-    learn.add_argument(
-        "--dev", nargs="+", default=[], type=Path, metavar="TEXT", help="text to measure on; else 2 %% are held out"
-    )
-    learn.add_argument(
-        "--against", nargs="+", default=[], metavar="DATA", help="corpora whose sentences must not be in the text"
-    )
-    learn.add_argument("--leave-out", action="store_true", help="leave lines out that hold such a sentence")
     commandline.add_settings(learn, LmSettings, SHORT)
     measure = commands.add_parser("score", help="bits a letter and a word of a text")
     measure.add_argument("model", type=Path, help="file of train")

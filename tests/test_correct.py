@@ -95,7 +95,7 @@ def test_files(run: str, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert found["gate"]["margin"] == 3.0 and [line["text"] for line in found["lines"]] == BETTER
     assert [line["reason"] for line in found["lines"]] == ["accepted", "empty", "accepted", "letters", "same"]
     assert found["lines"][2]["line"] == 3 and found["lines"][2]["pieces"][0]["gain"] > 3
-    assert main(["--corrector", run, str(texts), "--gate", "off", "--json", str(report)]) == 0
+    assert main(["--corrector", run, str(texts), "--gate", "open", "--json", str(report)]) == 0
     assert json.loads(report.read_text("utf-8"))["gate"]["most_edits"] is None  # infinite
 
 
@@ -196,7 +196,7 @@ def test_unequal_pairs_name_the_line(run: str, tmp_path: Path, capsys: pytest.Ca
         (["--corrector", "RUN", "x.txt", "--beam", "0"], "--beam must be 1 or more, got 0"),
         (["--corrector", "RUN", "x.txt", "--nbest", "0"], "--nbest must be 1 or more, got 0"),
         (["--corrector", "RUN", "--pairs", "p", "--nbest", "2"], "--nbest shows alternatives of files of text"),
-        (["--corrector", "RUN", "x.txt", "--nbest", "2", "--gate", "off"], "leave --gate and --json out"),
+        (["--corrector", "RUN", "x.txt", "--nbest", "2", "--gate", "open"], "leave --gate and --json out"),
         (["--corrector", "RUN", "-", "-"], "standard input (-) can be read only once"),
         (["--corrector", "RUN", "x.txt", "--out", "."], "--out . is a folder; name a file"),
         (["--corrector", "RUN", "x.txt", "--out", "no/such"], "--out no/such: there is no folder no; make it first"),

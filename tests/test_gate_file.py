@@ -53,7 +53,7 @@ def test_which_gate(tmp_path: Path, corrector: Corrector, caplog: pytest.LogCapt
     settings, said = choose()
     assert settings == GateSettings() and "has no tuned gate; the defaults are strict guesses (margin 3, " in said
     assert f"--corrector {tmp_path} --data PAIRS" in said
-    assert choose("off")[0] == OPEN and "all that the corrector finds more probable is taken" in caplog.text
+    assert choose("open")[0] == OPEN and "all that the corrector finds more probable is taken" in caplog.text
     save_gate(tmp_path, tuned(corrector, GateSettings(5.0), "greedy"), "net")
     settings, said = choose()
     assert settings == GateSettings() and "has no tuned gate for texts alone; " in said
@@ -128,7 +128,7 @@ def test_unreadable_and_missing_files(tmp_path: Path, corrector: Corrector) -> N
     gate_file(tmp_path).write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="is no gate of"):
         read_gates(gate_file(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"there is no gate .*no\.yaml; --gate takes a file, insist or off"):
+    with pytest.raises(FileNotFoundError, match=r"there is no gate .*no\.yaml; --gate takes a file, insist or open"):
         chosen_gate(tmp_path, corrector, str(tmp_path / "no.yaml"))
 
 

@@ -62,11 +62,11 @@ def result(case: dict, *more: str) -> dict:
 
 
 def test_texts_are_repaired_and_both_are_told(case: dict, capsys: pytest.CaptureFixture) -> None:
-    found = result(case, "--gate", "off")
+    found = result(case, "--gate", "open")
     shown = capsys.readouterr().out
     assert "the gate is off" in shown and "corrected                                          3" in shown
     assert {row["before"]: row["hypothesis"] for row in found["transcripts"]} == case["pairs"] and found["wer"] == 0.0
-    assert found["corrector"] == str(case["run"]) and found["gate"] == "off"
+    assert found["corrector"] == str(case["run"]) and found["gate"] == "open"
     assert found["repaired"]["reasons"] == {"accepted": 3} and found["repaired"]["wer"]["before"] > 0
     assert found["repaired"]["sentences"]["helped"] == 3
     [block] = [text for text in shown.split("\n\n") if "before" in text and "WER" in text and "interval" in text]
@@ -97,7 +97,7 @@ def test_a_gate_of_its_own_and_protected_words(case: dict, tmp_path: Path, capsy
 
 def test_words_of_a_repaired_text_have_their_time(case: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     page = tmp_path / "page.html"
-    found = result(case, "--gate", "off", "--confidence", "--report", str(page))
+    found = result(case, "--gate", "open", "--confidence", "--report", str(page))
     assert found["confidence"]["words"] == 5 and "no place in time" not in capsys.readouterr().out
     shown = page.read_text(encoding="utf-8")
     rates = found["repaired"]["wer"]
@@ -106,14 +106,14 @@ def test_words_of_a_repaired_text_have_their_time(case: dict, tmp_path: Path, ca
 
 
 def test_noise_does_not_count_among_the_repairs(case: dict, tmp_path: Path) -> None:
-    found = result(case, "--gate", "off", "--noise", str(tmp_path / "train0.wav"), "--snr", "5")
+    found = result(case, "--gate", "open", "--noise", str(tmp_path / "train0.wav"), "--snr", "5")
     assert sum(found["repaired"]["reasons"].values()) == 3 and len(found["conditions"]) == 2
 
 
 def test_what_a_search_found_is_repaired_too(case: dict) -> None:
     assert evaluate.main([*case["arguments"][:-2], "--beam", "4"]) == 0
     searched = json.loads(case["scores"].read_text(encoding="utf-8"))["transcripts"]
-    found = result(case, "--beam", "4", "--gate", "off")["transcripts"]
+    found = result(case, "--beam", "4", "--gate", "open")["transcripts"]
     assert [row["before"] for row in found] == [row["hypothesis"] for row in searched]
     assert any(row["before"] != row["hypothesis"] for row in found)
 
@@ -149,11 +149,11 @@ def test_a_gate_that_is_off_computes_nothing(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--gate", "off"], "--gate is about a corrector; give one with --corrector RUN"),
+        (["--gate", "open"], "--gate is about a corrector; give one with --corrector RUN"),
         (["--protect", "x"], "--protect is about a corrector"),
         (["--corrector", "no"], "no checkpoint no; give the path of a .pt file or of a run folder"),
         (["--corrector", "m.pt"], "m.pt holds a recogniser and no corrector"),
-        (["--corrector", "run", "--gate", "no.yaml"], "there is no gate no.yaml; --gate takes a file, insist or off"),
+        (["--corrector", "run", "--gate", "no.yaml"], "there is no gate no.yaml; --gate takes a file, insist or open"),
         (["--corrector", "run", "--protect", "no.txt"], "there is no file of protected words no.txt"),
         (["--corrector", "damaged"], "gate.yaml is no gate of postcorrect.tune_gate (unknown key margni"),
         (["--checkpoint", "run", "--corrector", "run"], "holds a network of kind 'corrector' and no recogniser"),
