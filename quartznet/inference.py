@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quartznet import block_adapters, lora
+from quartznet.backend import uses_triton
 from quartznet.layers import Conv, SubBlock, output_length, shuffle_channels, time_mask
 
 
@@ -81,11 +82,20 @@ def fold_block(block: nn.Module) -> FoldedBlock:
     return folded
 
 
-def fold(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+def _without_lora(encoder: nn.Module) -> nn.Module:
+    """The same encoder; merged corrections, which have nothing more to say, are taken off."""
+    lora.remove(encoder)
+    return encoder
+
+
+def fold(model: nn.Module, dtype: torch.dtype, kernels: str = "auto") -> nn.Module:
     """A copy of a ``QuartzNet`` with every block folded, weights in ``dtype``; the front end stays in fp32.
 
+    Where ``kernels`` chooses the fused ones (``quartznet.backend``), which apply norms at no cost, nothing is folded.
+
     Raises:
-        ValueError: for a dtype other than float32, bfloat16 or, on a GPU, float16.
+        ValueError: for a dtype other than float32, bfloat16 or, on a GPU, float16; for kernels triton where they
+            cannot be used.
     """
     allowed = [torch.float32, torch.bfloat16] + ([torch.float16] if model.device.type == "cuda" else [])
     if dtype not in allowed:
@@ -95,6 +105,13 @@ def fold(model: nn.Module, dtype: torch.dtype) -> nn.Module:
         raise ValueError("this model is already in its inference form; call for_inference on the original")
     fast = copy.deepcopy(model).eval()
     lora.merge(fast.encoder)
+    fast.fused = uses_triton(kernels, _without_lora(fast.encoder), dtype)
+    if fast.fused:
+        for part in fast.encoder.modules():
+            if isinstance(part, Conv):
+                part.to(dtype)
+        fast.decoder.to(dtype)
+        return fast.requires_grad_(False)
     fast.encoder.blocks = nn.ModuleList(fold_block(block) for block in fast.encoder.blocks)
     fast.encoder.to(dtype)
     fast.decoder.to(dtype)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import triton_cpu  # noqa: F401  (first: it says how Triton's kernels run)
 
 
 @pytest.fixture(autouse=True)
