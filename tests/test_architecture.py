@@ -84,6 +84,7 @@ LEVELS = (
         "subtitles",
         "sequence",
         "optim",
+        "novograd_kernel",
         "ema",
         "inference",
         "lora",
