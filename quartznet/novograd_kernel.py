@@ -81,7 +81,7 @@ def _moved(parameter, gradient, momentum, divisor, rate, beta1, decay):
     return parameter - rate * new, new
 
 
-@triton.jit(do_not_specialize=["chunks"])
+@triton.jit(do_not_specialize=["skip", "chunks"])
 def update(
     table,
     owners,
@@ -97,7 +97,7 @@ def update(
     SUMS: tl.constexpr,
     ROUNDS: tl.constexpr,
 ):
-    """Launch 2. Grid: chunks. Writes parameters, momenta, second moments and ``norm``. ``ROUNDS``: chunks / SUMS."""
+    """Launch 2. Grid: chunks. Writes parameters, momenta, second moments and ``norm``; ROUNDS x SUMS >= chunks."""
     chunk = tl.program_id(0)
     owner = tl.load(owners + chunk)
     entry = table + owner * COLUMNS
@@ -180,8 +180,9 @@ class Tables:
 class NovoGradKernel:
     """The two launches, and tables of addresses that are written again when a tensor has moved.
 
-    Under CUDA graphs: take one ordinary step first; call ``write_settings`` before a replay whose rates are new. Each
-    capture writes its own addresses from pinned memory that stays as it is, so graphs may have different gradients.
+    Under CUDA graphs: take one ordinary step first, with a ``skip`` of the same type; call ``write_settings`` before a
+    replay whose rates are new. Each capture writes its own addresses from pinned memory that stays as it is, so graphs
+    may have different gradients. Replays do not count the state's ``step``.
     """
 
     def __init__(self) -> None:
@@ -205,8 +206,8 @@ class NovoGradKernel:
         if self._settings is None or len(rows) != len(self._settings) or self._settings.device != device:
             if self._captures:
                 raise ValueError("groups were added after a CUDA graph was captured; make a new optimiser")
-            self._settings = torch.empty(len(rows), SETTINGS.value, device=device)
-        self._settings.copy_(_pinned(torch.tensor(rows), device), non_blocking=True)
+            self._settings = torch.empty(len(rows), SETTINGS.value, dtype=torch.float32, device=device)
+        self._settings.copy_(_pinned(torch.tensor(rows, dtype=torch.float32, device="cpu"), device), non_blocking=True)
         self._written = rows
 
     def step(
@@ -272,7 +273,7 @@ class NovoGradKernel:
         for gradient in gradients:
             if gradient.dtype != torch.float32 or gradient.device != tables.table.device:
                 raise ValueError(_refusal("gradient", gradient, tables.table.device))
-        tables.host[:, GRADIENT.value] = torch.tensor(addresses)
+        tables.host[:, GRADIENT.value] = _host(addresses)
         if capturing and self._captures == GRAPHS:
             raise ValueError(f"{GRAPHS} CUDA graphs were captured with this optimiser; raise GRAPHS for more")
         if capturing:
@@ -285,7 +286,7 @@ class NovoGradKernel:
 
     def _launch(self, device: torch.device, skip: Tensor | None, max_norm: float | None) -> Tensor:
         tables, chunks = self._tables, len(self._tables.owners)
-        norm = torch.empty((), device=device) if chunks else torch.zeros((), device=device)
+        norm = (torch.empty if chunks else torch.zeros)((), dtype=torch.float32, device=device)
         skip = tables.never if skip is None else skip
         if skip.numel() != 1 or skip.device != device:
             raise ValueError(f"skip must be one number on {device}, got {skip.numel()} on {skip.device}")
@@ -354,23 +355,27 @@ def _refusal(name: str, tensor: Tensor, device: torch.device) -> str:
 def _tables(work: Work) -> Tables:
     """Everything but the addresses of gradients is filled in; ``before`` and ``partial`` are launch 1's to write."""
     device = work.parameters[0].device
-    sizes = torch.tensor([parameter.numel() for parameter in work.parameters])
+    sizes = _host([parameter.numel() for parameter in work.parameters])
     counts = (sizes + CHUNK - 1) // CHUNK
-    owners = torch.repeat_interleave(torch.arange(len(sizes), dtype=torch.int32), counts)
-    host = torch.zeros(len(sizes), COLUMNS.value, dtype=torch.int64)
+    owners = _host(range(len(sizes))).int().repeat_interleave(counts)
+    host = sizes.new_zeros(len(sizes), COLUMNS.value)
     for column, tensors in ((PARAMETER, work.parameters), (MOMENTUM, work.momenta), (SECOND, work.seconds)):
-        host[:, column.value] = torch.tensor([tensor.data_ptr() for tensor in tensors])
-    for column, numbers in ((SIZE, sizes), (FIRST, counts.cumsum(0) - counts), (GROUP, torch.tensor(work.groups))):
+        host[:, column.value] = _host([tensor.data_ptr() for tensor in tensors])
+    for column, numbers in ((SIZE, sizes), (FIRST, counts.cumsum(0) - counts), (GROUP, _host(work.groups))):
         host[:, column.value] = numbers
     return Tables(
         host=host,
         table=torch.empty_like(host, device=device),
         spares=_pinned(host.repeat(GRAPHS, 1, 1), device),
         owners=_pinned(owners, device).to(device, non_blocking=True),
-        partial=torch.empty(len(owners), device=device),
-        before=torch.empty(len(sizes), device=device),
+        partial=torch.empty(len(owners), dtype=torch.float32, device=device),
+        before=torch.empty(len(sizes), dtype=torch.float32, device=device),
         never=torch.zeros((), dtype=torch.int32, device=device),
     )
+
+
+def _host(numbers: Sequence[int]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.int64, device="cpu")
 
 
 def _pinned(tensor: Tensor, device: torch.device) -> Tensor:
