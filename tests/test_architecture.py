@@ -88,6 +88,7 @@ LEVELS = (
         "subtitles",
         "sequence",
         "optim",
+        "novograd_kernel",
         "ema",
         "inference",
         "lora",
