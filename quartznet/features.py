@@ -109,6 +109,28 @@ class LogMel(nn.Module):
         stacked = [F.pad(features, (0, longest - features.shape[2])) for features, _ in clips]
         return torch.cat(stacked), torch.cat([lengths for _, lengths in clips])
 
+    @torch.no_grad()
+    def rows(self, signal: Tensor, signal_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """``each`` in one computation that looks at no value, so that nothing waits and a CUDA graph can hold it.
+
+        Every row's edges are reflected where the row ends: sample ``i - 256`` of the padded row is that at ``|i|``, or,
+        from the length L on, at ``2 (L - 1) - i``. The same call and shapes, except that the frames are those of
+        ``samples``, not those of the longest row.
+
+        Lengths are not checked either: each must be at least ``shortest``.
+        """
+        lengths = frame_counts(signal_lengths, self.config)
+        with torch.autocast(signal.device.type, enabled=False):
+            signal = self._prepare(signal.float(), signal_lengths)
+            if self.config.rule != "2.5":
+                edge = self.config.fft_size // 2
+                index = torch.arange(-edge, signal.shape[1] + edge, device=signal.device).abs()
+                last = signal_lengths[:, None] - 1
+                signal = signal.gather(1, torch.where(index > last, 2 * last - index, index).clamp(min=0))
+            power = self._power_spectrum(signal, center=self.config.rule == "2.5")
+            features = self._normalize(torch.log(self.filterbank.float() @ power + LOG_GUARD), lengths)
+        return F.pad(features, (0, -features.shape[2] % self.config.pad_to if self.config.pad_to else 0)), lengths
+
     def _check(self, signal: Tensor, signal_lengths: Tensor, lengths: Tensor) -> None:
         if signal.dim() != 2 or signal_lengths.shape != signal.shape[:1]:
             raise ValueError(
@@ -132,14 +154,18 @@ class LogMel(nn.Module):
             signal.masked_fill_(samples >= signal_lengths[:, None], 0.0)
         return signal
 
-    def _power_spectrum(self, signal: Tensor) -> Tensor:
-        """``(batch, samples)`` -> ``(batch, fft_size / 2 + 1, floor(samples / hop) + 1)``."""
+    def _power_spectrum(self, signal: Tensor, center: bool = True) -> Tensor:
+        """``(batch, samples)`` -> ``(batch, fft_size / 2 + 1, floor(samples / hop) + 1)``.
+
+        ``center`` False: of samples that have ``fft_size / 2`` more at either end already.
+        """
         config = self.config
         edges = "constant" if config.rule == "2.5" else "reflect"
         sizes = (config.fft_size, config.hop, config.window_size)
         if len(signal) == 0:  # torch.stft wants a row
             return signal.new_zeros(0, config.fft_size // 2 + 1, signal.shape[1] // config.hop + 1)
-        spectrum = torch.stft(signal, *sizes, self.window.float(), pad_mode=edges, return_complex=True)
+        window = self.window.float()
+        spectrum = torch.stft(signal, *sizes, window, center=center, pad_mode=edges, return_complex=True)
         return torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
 
     def _normalize(self, features: Tensor, lengths: Tensor) -> Tensor:

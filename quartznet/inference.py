@@ -57,21 +57,23 @@ class FoldedBlock(nn.Module):
         self.residual = None if block.residual is None else FoldedSubBlock(block.residual)
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        x = self._mask(x, lengths)
-        inputs = x
+        mask = self._mask(x, lengths)
+        inputs = x = x if mask is None else x * mask
         for index, layer in enumerate(self.layers):
-            x = layer(x if index == 0 else self._mask(x, lengths))
-            lengths = output_length(lengths, layer.stride)
+            x = layer(x if index == 0 or mask is None else x * mask)
+            if layer.stride > 1:  # else lengths and mask stay as they are; to make them anew is half of all launches
+                lengths = output_length(lengths, layer.stride)
+                mask = self._mask(x, lengths)
             if index == len(self.layers) - 1 and self.residual is not None:
                 x += self.residual(inputs)
             x = F.relu_(x)
         return x, lengths
 
-    def _mask(self, x: Tensor, lengths: Tensor) -> Tensor:
+    def _mask(self, x: Tensor, lengths: Tensor) -> Tensor | None:
         # A look at the lengths is free on a CPU; on a GPU it would wait for the device, so there the mask is always on.
         if not self.masked or (x.device.type == "cpu" and bool((lengths >= x.shape[3]).all())):
-            return x
-        return x * time_mask(lengths, x.shape[3], x.dtype)
+            return None
+        return time_mask(lengths, x.shape[3], x.dtype)
 
 
 def fold_block(block: nn.Module) -> FoldedBlock:

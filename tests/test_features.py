@@ -74,6 +74,17 @@ def test_each_is_every_clip_alone(rule: str) -> None:
         assert not together[row, :, int(count) :].any()
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_rows_are_the_features_of_every_clip_alone(rule: str) -> None:
+    module = front_end(rule=rule)
+    signal, lengths = torch.randn(5, 9000) * 0.1, torch.tensor([6400, 8003, 257, 9000, 479])  # dirt beyond the ends
+    found, frames = module.rows(signal, lengths)
+    expected, expected_frames = module.each(signal * (torch.arange(9000) < lengths[:, None]), lengths)
+    assert frames.tolist() == expected_frames.tolist()
+    torch.testing.assert_close(found[:, :, : expected.shape[2]], expected, rtol=1e-5, atol=1e-5)
+    assert not found[:, :, expected.shape[2] :].any() and found.shape[2] % 16 == 0
+
+
 def test_all_steps_of_one_frame_by_hand() -> None:
     """The middle frame of a short clip, from the definition: pre-emphasis, window, DFT, mel, logarithm."""
     config = FeatureConfig(rule="2.5", normalize="none", pad_to=0)
