@@ -85,7 +85,9 @@ class LogMel(nn.Module):
             a multiple of ``pad_to``; lengths (batch,), the real frames.
 
         Raises:
-            ValueError: for a row too short for its STFT padding, or without a single frame.
+            ValueError: for a signal too short for its STFT padding, or a row without a single frame. On a GPU the
+                lengths are not looked at, for that would wait until the GPU has done all that it was told: there the
+                features of such a row are NaN throughout, and so is every loss that it has a part in.
         """
         lengths = frame_counts(signal_lengths, self.config)
         self._check(signal, signal_lengths, lengths)
@@ -104,7 +106,11 @@ class LogMel(nn.Module):
         """
         if self.config.rule == "2.5" or len(signal) == 0:  # depends on no other row anyway
             return self(signal, signal_lengths)
-        clips = [self(row[None, :length], length[None]) for row, length in zip(signal, signal_lengths, strict=True)]
+        samples = signal_lengths.tolist()  # all at once: each look at a GPU's tensor waits for it
+        clips = [
+            self(row[None, :count], length[None])
+            for row, length, count in zip(signal, signal_lengths, samples, strict=True)
+        ]
         longest = max(features.shape[2] for features, _ in clips)
         stacked = [F.pad(features, (0, longest - features.shape[2])) for features, _ in clips]
         return torch.cat(stacked), torch.cat([lengths for _, lengths in clips])
@@ -141,7 +147,7 @@ class LogMel(nn.Module):
             return
         if self.config.rule != "2.5" and signal.shape[1] < self.shortest:
             raise ValueError(f"a clip of {signal.shape[1]} samples is too short; the front end needs {self.shortest}")
-        if int(lengths.min()) < 1:
+        if lengths.device.type == "cpu" and int(lengths.min()) < 1:
             raise ValueError(f"a clip of {int(signal_lengths.min())} samples has no frame; leave empty clips out")
 
     def _prepare(self, signal: Tensor, signal_lengths: Tensor) -> Tensor:
@@ -169,13 +175,17 @@ class LogMel(nn.Module):
         return torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
 
     def _normalize(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Zero mean and unit deviation over real frames; a lone frame, which has no deviation, becomes zero."""
+        """Zero mean and unit deviation over real frames; a lone frame, which has no deviation, becomes zero.
+
+        All of a row without a frame becomes NaN: 0 / 0.
+        """
         real = torch.arange(features.shape[2], device=features.device) < lengths[:, None, None]  # (batch, 1, frames)
+        beyond = torch.zeros_like(lengths, dtype=features.dtype) / lengths
         if self.config.normalize == "none":
-            return features.masked_fill(~real, 0.0)
+            return torch.where(real, features, beyond[:, None, None])
         axes = (2,) if self.config.normalize == "per_feature" else (1, 2)
         count = lengths[:, None, None] * (1 if len(axes) == 1 else features.shape[1])
         mean = features.masked_fill(~real, 0.0).sum(axes, keepdim=True) / count
-        centred = (features - mean).masked_fill(~real, 0.0)
+        centred = torch.where(real, features - mean, beyond[:, None, None])
         deviation = (centred.square().sum(axes, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
         return centred / (deviation + STD_GUARD)

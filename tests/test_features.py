@@ -145,6 +145,21 @@ def test_bad_input_is_refused() -> None:
         front_end()(torch.zeros(2, 4000), torch.tensor([4000, 100]))
 
 
+@pytest.mark.parametrize("normalize", ["per_feature", "all_features", "none"])
+@pytest.mark.parametrize("rule", ["0.x", "2.5"])
+def test_where_lengths_are_not_looked_at_a_clip_without_a_frame_is_nan(
+    rule: str, normalize: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU, that is; here the look is left out."""
+    module, signal = front_end(rule=rule, normalize=normalize), torch.randn(2, 4000) * 0.1
+    signal[1] = 0.0
+    expected, _ = module(signal[:1], torch.tensor([4000]))
+    monkeypatch.setattr(LogMel, "_check", lambda *_: None)
+    features, frames = module(signal, torch.tensor([4000, 0]))
+    assert frames[1] == 0 and features[1, :, :25].isnan().all()
+    torch.testing.assert_close(features[:1], expected)
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_a_batch_without_clips_has_no_features(rule: str) -> None:
     module = front_end(rule=rule)
