@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+# Without a GPU Triton's kernels run in its interpreter, which is chosen when a kernel is decorated.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:

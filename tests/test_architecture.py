@@ -70,6 +70,7 @@ LEVELS = (
         "augment_preview",
         "layers",
         "ctc",
+        "ctc_kernel",
         "nbest",
         "words",
         "confidence",
