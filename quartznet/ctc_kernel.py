@@ -238,7 +238,7 @@ def share(
     in_blank = tl.sum(tl.exp2(blanks - power))
     total = in_blank + tl.sum(tl.exp2(spells - power))
 
-    weight = tl.where(loss == loss, tl.load(weights + utterance * weight_stride), float("nan"))
+    weight = tl.load(weights + utterance * weight_stride)
     counts = broken | ((frame < length) & ((total != 0.0) | (loss != loss) | (not ZERO)))
     log_prob = log_probs + utterance * batch_stride + frame * time_stride
     slope = gradient + utterance * gradient_batch_stride + frame * gradient_time_stride
