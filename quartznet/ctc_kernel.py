@@ -20,7 +20,7 @@ The neighbour comes by ``tl.gather``: through shared memory, or by shuffles wher
 way, to store the row, ``tl.debug_barrier()`` and to read it again one further on, waits in each step for the cache
 behind the multiprocessor; it also leans on no compiler ever moving the load, and Triton's interpreter, which has no
 threads, could not tell if one did. What is loaded, the next frame's emissions, is asked for one step ahead. Compiled
-for sm_90 with 512 states a step is about 210 instructions a warp and two barriers. Times: not measured.
+for sm_90 with 512 states a step is about 200 instructions a warp and two barriers. Times: not measured.
 
 The rows that ``walk`` keeps (fp32, 16 (letters + 1) bytes for each utterance and frame) are off by a factor of their
 frame: every 16 frames the largest state is brought back to about 1, by a whole power of two, or after thousands of

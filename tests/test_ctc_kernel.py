@@ -206,7 +206,7 @@ def test_numbers_out_of_range_make_their_utterance_nan(length: int, count: int, 
     assert gradient.isnan().all((1, 2)).tolist() == [False, True] and not gradient[0].isnan().any()
 
 
-def test_without_a_gradient_the_same_losses_and_nothing_kept() -> None:
+def test_without_a_gradient_the_same_losses_and_twice_the_same_gradient() -> None:
     logits, lengths, targets, target_lengths = problem(2, 5, 2, 3, blank=2)
     arguments = on_device(logits.log_softmax(-1), lengths, targets, target_lengths)
     plain = ctc_losses(*arguments, 2)
@@ -217,6 +217,18 @@ def test_without_a_gradient_the_same_losses_and_nothing_kept() -> None:
     assert plain.grad_fn is None and torch.equal(losses.detach(), plain)
     first, second = (torch.autograd.grad(losses.sum(), arguments[0], retain_graph=True)[0] for _ in range(2))
     assert torch.equal(first, second)
+
+
+def test_rows_are_kept_only_for_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+    monkeypatch.setattr(ctc_kernel.Losses, "apply", lambda *arguments: kept.append(arguments[-1]))
+    arguments = on_device(*problem(2, 5, 2, 3, blank=2))
+    ctc_losses(*arguments, 2)
+    arguments[0].requires_grad_()
+    ctc_losses(*arguments, 2)
+    with torch.no_grad():
+        ctc_losses(*arguments, 2)
+    assert kept == [False, True, False]
 
 
 @pytest.mark.parametrize(("batch", "time"), [(0, 4), (2, 0)])
