@@ -79,6 +79,7 @@ LEVELS = (
         "fused",
         "backend",
         "ctc",
+        "ctc_kernel",
         "nbest",
         "words",
         "confidence",
