@@ -31,10 +31,12 @@ from quartznet.audio import read_audio
 from quartznet.checkup import check_front_end
 from quartznet.claim import claimed
 from quartznet.config import TrainSettings
+from quartznet.ctc import Losses, ctc_losses
 from quartznet.diagnosis import HOPELESS
 from quartznet.engine import choose_precision, fit
 from quartznet.find_lr import curve_table, find_rate
 from quartznet.finetune import Tuning
+from quartznet.graphed import TrainGraph
 from quartznet.initial import Base, build_model, read_base
 from quartznet.model import QuartzNet
 from quartznet.old_speech import old_language, remember, watched_sets
@@ -98,7 +100,12 @@ def print_plan(
     logging.info("steps     %s, %d batches an epoch of up to %g s", f"{steps:,}", batches, settings.data.batch_seconds)
     logging.info("optimiser %s, rate %g, %s schedule", optim.name, optim.lr, settings.schedule.name)
     logging.info(
-        "device    %s, %s, %d process(es); run folder %s", device, precision, distributed.world_size(), settings.out
+        "device    %s, %s, %s kernels, %d process(es); run folder %s",
+        device,
+        precision,
+        "fused" if model.fused else "plain",
+        distributed.world_size(),
+        settings.out,
     )
 
 
@@ -132,6 +139,15 @@ def suspicion(model: QuartzNet, clips: Clips) -> str:
     return finding.text
 
 
+def fast_ctc(model: QuartzNet) -> Losses:
+    """What computes CTC: a kernel that never waits for the GPU, where fused ones compute the network."""
+    if not model.fused:
+        return ctc_losses
+    from quartznet import ctc_kernel  # needs Triton
+
+    return ctc_kernel.ctc_losses
+
+
 def assemble(
     model: QuartzNet,
     clips: Clips,
@@ -146,7 +162,16 @@ def assemble(
     sample_rate, data, pin = model.config.features.sample_rate, settings.data, device.type == "cuda"
     shortest = model.front_end.shortest
     loader = training_loader(
-        clips.train, model.alphabet, settings, sample_rate, pin, rank, world, shortest, model.samples_per_output
+        clips.train,
+        model.alphabet,
+        settings,
+        sample_rate,
+        pin,
+        rank,
+        world,
+        shortest,
+        model.samples_per_output,
+        speed_later=device.type == "cuda",
     )
     dev = evaluation_loader(
         clips.dev[rank::world],
@@ -159,8 +184,9 @@ def assemble(
         shortest,
     )
     memory = remember(settings, base, device)
+    ctc = fast_ctc(model)
     task = Task(
-        loss=recognition_loss(settings.augment, memory, settings.sequence),
+        loss=recognition_loss(settings.augment, memory, settings.sequence, ctc),
         evaluate=evaluator(dev),
         seconds=lambda batch: batch.seconds(sample_rate),
         identity=identity(model, settings, base),
@@ -168,6 +194,8 @@ def assemble(
         evaluate_first=base is not None or bool(settings.keep.watch),
         suspicion=suspicion(model, clips) if base is not None and distributed.is_main() else "",
         is_ctc=memory is None and settings.sequence.method == "none",
+        gradients=TrainGraph(settings.augment, ctc, memory) if settings.graphs else None,
+        fused_optimizer=model.fused,
         watch=watcher(watched_sets(model, settings, base, language)) if settings.keep.watch else None,
     )
     return loader, task
@@ -252,6 +280,8 @@ def train(options: Options) -> int:
         model = model.to(device)
         if settings.sync_batchnorm:
             model = distributed.synchronise_batch_norm(model, device)
+        model.use_kernels(settings.kernels, choose_precision(settings.precision, device))
+        model.recompute = settings.recompute
         frames_per_second = model.config.features.sample_rate / model.samples_per_output
         clips = prepare(splits, language, model.alphabet, frames_per_second, settings)
         if settings.keep.replay:

@@ -312,6 +312,9 @@ class TrainSettings:
     steps: int | None = None  # of the optimiser; takes the place of epochs
     precision: str = "auto"  # fp32 | bf16 | fp16 | auto: bf16 on a GPU that has it, else fp32
     device: str = "auto"  # cpu | cuda | auto
+    kernels: str = "auto"  # auto | plain | triton: fused GPU kernels, or PyTorch's layers; auto tries them out first
+    recompute: bool = False  # with fused kernels: half of the memory for activations, a third more work forward
+    graphs: bool = False  # with fused kernels on one GPU: record the step of each batch size and length, and replay it
 
     # --- Weights: what learns, what is averaged
     freeze_encoder: int = 0  # epochs in which only the output layer learns; batch norm still updates its statistics
@@ -337,6 +340,12 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise ValueError(f"precision must be auto, fp32, bf16 or fp16, got {self.precision!r}")
+        if self.kernels not in ("auto", "plain", "triton"):
+            raise ValueError(f"kernels must be auto, plain or triton, got {self.kernels!r}")
+        if self.kernels == "plain" and (self.recompute or self.graphs):
+            raise ValueError("recompute and graphs belong to the fused kernels; leave them out, or kernels plain")
+        if self.graphs and self.sequence.method != "none":
+            raise ValueError("graphs records CTC alone; leave it out with sequence.method, which looks at texts")
         if self.head not in ("copy", "new"):
             raise ValueError(f"head must be copy or new, got {self.head!r}")
         still = self.tune.train in ("head", "lora", "adapters") and self.tune.batchnorm not in ("full", "affine")

@@ -8,7 +8,7 @@ torch's "mean" does; an utterance that no path can produce counts as zero and st
 torch returns the gradient before log-softmax, so it is right through ``log_softmax`` only, not for raw ``log_probs``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -16,6 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from quartznet.alphabet import Alphabet
+
+# log_probs (batch, time, labels), lengths, targets (batch, letters), target lengths, blank -> (batch,)
+Losses = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
 
 
 def ctc_losses(

@@ -28,6 +28,7 @@ from quartznet.ema import WeightAverage
 from quartznet.finetune import parameter_groups
 from quartznet.interrupt import CHILD_ENDED, Interrupt, held_back
 from quartznet.optim import build_optimizer
+from quartznet.prefetch import prefetched
 from quartznet.runlog import RunLog
 from quartznet.runstate import Training, TrainState, resume, save_last
 from quartznet.schedules import learning_rate
@@ -54,10 +55,10 @@ def count_batches(loader: DataLoader, epoch: int) -> int:
     return len(loader.batch_sampler)
 
 
-def groups(loader: DataLoader, size: int) -> Iterator[list[TrainBatch]]:
-    """Lists of ``size`` batches, the last may be shorter; leaves the random number generator as it was."""
+def groups(loader: DataLoader, size: int, device: torch.device) -> Iterator[list[TrainBatch]]:
+    """Lists of ``size`` batches on ``device``, the last may be shorter; the random number generator stays as it was."""
     with torch.random.fork_rng(devices=[]):
-        batches = iter(loader)
+        batches = prefetched(iter(loader), device)
     while group := list(islice(batches, size)):
         yield group
 
@@ -96,7 +97,11 @@ def start(model: nn.Module, loader: DataLoader, settings: LoopSettings, task: Ta
     torch.manual_seed(seed)
     training = Training(
         model=model,
-        optimizer=build_optimizer(parameter_groups(model, settings.layer_decay), settings.optim),
+        optimizer=build_optimizer(
+            parameter_groups(model, settings.layer_decay),
+            settings.optim,
+            task.fused_optimizer,
+        ),
         scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
         average=WeightAverage(model, settings.ema) if settings.ema else None,
         generator=torch.Generator().manual_seed(seed),
@@ -287,7 +292,7 @@ def fit(
                 wrapped = distributed.wrap(LossModule(model, task.loss), next(model.parameters()).device)
             train_mode(model, task)
 
-            for batches in groups(loader, settings.optim.accumulate):
+            for batches in groups(loader, settings.optim.accumulate, next(model.parameters()).device):
                 # schedule
                 lr = learning_rate(state.step, total_steps, settings.schedule, settings.optim.lr)
                 for group in training.optimizer.param_groups:
@@ -295,7 +300,7 @@ def fit(
 
                 # step
                 with held_back(CHILD_ENDED):  # a loader that dies meanwhile finds a whole step to save
-                    report = train_step(training, wrapped, batches, settings, task.seconds, requests)
+                    report = train_step(training, wrapped, batches, settings, task.seconds, requests, task.gradients)
                     advance(state, len(batches), epoch_batches, report, time.monotonic() - began)
 
                 # log

@@ -114,13 +114,13 @@ def rates_to_try(lr: float) -> list[float]:
     return [lr * LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1)) for step in range(STEPS)]
 
 
-def endless_groups(loader: DataLoader, size: int) -> Iterator[list[TrainBatch]]:
+def endless_groups(loader: DataLoader, size: int, device: torch.device) -> Iterator[list[TrainBatch]]:
     """Lists of up to ``size`` batches, epoch after epoch; raises ValueError where an epoch has none."""
     for epoch in itertools.count():
         if count_batches(loader, epoch) == 0:
             raise ValueError("there is not a single batch to train on; check the data and data.min/max_duration")
         go_to(loader, epoch, 0)
-        yield from groups(loader, size)
+        yield from groups(loader, size, device)
 
 
 def throw_away_training(model: nn.Module, settings: TrainSettings, task: Task) -> Training:
@@ -133,7 +133,11 @@ def throw_away_training(model: nn.Module, settings: TrainSettings, task: Task) -
     is_half = choose_precision(settings.precision, device) == torch.float16
     return Training(
         model=copied,
-        optimizer=build_optimizer(parameter_groups(copied, settings.tune.layer_decay), settings.optim),
+        optimizer=build_optimizer(
+            parameter_groups(copied, settings.tune.layer_decay),
+            settings.optim,
+            task.fused_optimizer,
+        ),
         scaler=torch.amp.GradScaler(device.type, enabled=is_half),
         average=None,
         generator=torch.Generator().manual_seed(settings.seed),
@@ -157,7 +161,8 @@ def take_step(
 
 def range_test(training: Training, loader: DataLoader, settings: TrainSettings, task: Task) -> RateCurve:
     """Steps until the rates are used up, the loss explodes, or something is not finite; errors as ``find_rate``."""
-    wrapped, batches = LossModule(training.model, task.loss), endless_groups(loader, settings.optim.accumulate)
+    device = next(training.model.parameters()).device
+    wrapped, batches = LossModule(training.model, task.loss), endless_groups(loader, settings.optim.accumulate, device)
     rates: list[float] = []
     losses: list[float] = []
     ended = f"all {STEPS} rates were tried"

@@ -17,7 +17,7 @@ Neither has been run on a GPU yet.
 """
 
 import threading
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -27,14 +27,11 @@ from quartznet import distributed
 from quartznet.augment import augment_features
 from quartznet.batch import Batch
 from quartznet.config import AugmentSettings
-from quartznet.ctc import ctc_losses, emissions
+from quartznet.ctc import Losses, ctc_losses, emissions
 from quartznet.graphs import Capture, Graphs
 from quartznet.keep import Memory
 from quartznet.model import QuartzNet, rounded_frames
 from quartznet.runstate import Training
-
-# log_probs (batch, time, labels), lengths, targets (batch, letters), target lengths, blank -> (batch,): ``ctc_losses``
-Losses = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Inference
@@ -227,7 +224,7 @@ class TrainGraph:
         self.training, self.dtype = training, dtype
         losses, names = [], []
         for batch in batches:
-            batch = batch.to(model.device)
+            batch = batch.to(model.device).at_speed()
             if len(batch):
                 losses.append(self._replay(batch, 1 / utterances).to(torch.float64, copy=True))
             else:

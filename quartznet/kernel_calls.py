@@ -9,7 +9,6 @@ pass of their own.
 """
 
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -91,18 +90,11 @@ def forward_warps(drops: bool) -> int:
     return MORE_WARPS if drops else WARPS
 
 
-@cache
-def _exact(dtype: torch.dtype) -> str:
-    """How matrix units read fp32: as it is, or rounded to TF32 where PyTorch was told that this will do."""
-    return "tf32" if dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32 else "ieee"
-
-
-def _constants(taps: Taps, backward: bool, norm: Norm | None, dropout: Dropout | None, dtype: torch.dtype) -> dict:
+def _constants(taps: Taps, backward: bool, norm: Norm | None, dropout: Dropout | None) -> dict:
     return {
         "TAPS": taps.count, "STRIDE": taps.stride, "DILATION": taps.dilation, "PAD": taps.pad,
         **taps.sizes(backward, dropout is not None),
         "ALIGN": kernels.ALIGN, "ACTIVATE": norm is not None, "DROPOUT": dropout is not None,
-        "PRECISION": _exact(dtype),
     }  # fmt: skip
 
 
@@ -130,7 +122,7 @@ def depthwise(
     channels, batch, row = x.shape
     out_row = _up(-(-row // taps.stride), kernels.ALIGN)
     y = x.new_empty(channels, batch, out_row)
-    constants = _constants(taps, False, norm, dropout, x.dtype)
+    constants = _constants(taps, False, norm, dropout)
     row_columns = -(-out_row // constants["S"])
     tiles = -(-batch * row_columns // constants["N"])
     kernels.depthwise_forward[channels, _splits(channels, tiles)](
@@ -155,7 +147,7 @@ def depthwise_backward(
         (channels, 1, 1, taps) fp32; partial sums for ``norm_backward``, (channels, parts, 2) fp32.
     """
     channels, batch, row = x.shape
-    constants = _constants(taps, True, norm, dropout, x.dtype)
+    constants = _constants(taps, True, norm, dropout)
     row_columns = -(-row // constants["S"])
     tiles = -(-batch * row_columns // constants["N"])
     splits = _splits(channels, tiles)

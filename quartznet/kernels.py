@@ -29,6 +29,9 @@ inputs it is, along its diagonals, the gradient of the kernel. Sums over channel
 The surprise: rows of several utterances lie behind each other and columns never care, because all that a window reads
 beyond its utterance is masked anyway. So short clips fill tiles as well as long ones.
 
+Activations are bf16 or fp16. In fp32, which the interpreter computes too, the matrix units would round to TF32, and
+without them the registers overflow; PyTorch's layers are the way for fp32.
+
 Sums have a fixed order and nothing is added atomically: the same input gives the same bits. ``docs/gpu.md`` has the
 count of bytes. In Triton's interpreter (``TRITON_INTERPRET=1``) all of this runs on a CPU, which is how it is tested.
 """
@@ -78,7 +81,7 @@ def depthwise_forward(
     y_ptr, batch, in_groups, out_groups, row_columns, tiles,
     TAPS: tl.constexpr, STRIDE: tl.constexpr, DILATION: tl.constexpr, MARGIN: tl.constexpr, PAD: tl.constexpr,
     R: tl.constexpr, S: tl.constexpr, N: tl.constexpr, ALIGN: tl.constexpr,
-    ACTIVATE: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr,
+    ACTIVATE: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
     """One channel, every ``num_programs(1)``-th tile of N columns: ``Y = X W``. Rows are ``groups`` of 8 frames."""
     channel = tl.program_id(0).to(tl.int64)
@@ -115,7 +118,7 @@ def depthwise_forward(
         h = _activated(z, scale, shift, seed, place, probability, ACTIVATE, DROPOUT)
         h = tl.where(_is_real(frame, in_length), h, 0.0)
 
-        y = tl.dot(h.to(band.dtype), band, input_precision=PRECISION)
+        y = tl.dot(h.to(band.dtype), band, input_precision="ieee")
         frame = first + outputs
         y = tl.where(frame < out_length, y, 0.0)
         tl.store(y_ptr + row * out_row + frame, y.to(band.dtype), mask=exists & (frame // ALIGN < out_groups))
@@ -127,7 +130,7 @@ def depthwise_backward(
     out_lengths_ptr, dx_ptr, dw_ptr, sums_ptr, batch, in_groups, out_groups, row_columns, tiles,
     TAPS: tl.constexpr, STRIDE: tl.constexpr, DILATION: tl.constexpr, MARGIN: tl.constexpr, PAD: tl.constexpr,
     R: tl.constexpr, S: tl.constexpr, N: tl.constexpr, J: tl.constexpr, ALIGN: tl.constexpr,
-    ACTIVATE: tl.constexpr, DROPOUT: tl.constexpr, FROZEN: tl.constexpr, PRECISION: tl.constexpr,
+    ACTIVATE: tl.constexpr, DROPOUT: tl.constexpr, FROZEN: tl.constexpr,
 ):  # fmt: skip
     """One channel, tiles of N columns of S *inputs*: gradients of the inputs, the taps, and the sums for the norm.
 
@@ -171,7 +174,7 @@ def depthwise_backward(
         frame = later - MARGIN
         g = tl.load(g_ptr + row * out_row + frame, mask=inside)
         g = tl.where(_is_real(frame, out_length), g, 0.0)
-        dh = tl.dot(g, band, input_precision=PRECISION)
+        dh = tl.dot(g, band, input_precision="ieee")
 
         frame = first + inputs
         place = row * in_row + frame
@@ -181,7 +184,7 @@ def depthwise_backward(
         noise = place + (channel * batch * in_row).to(tl.int32)
         h = _activated(z, scale, shift, seed, noise, probability, ACTIVATE, DROPOUT)
         h = tl.where(is_real, h, 0.0)
-        products += tl.dot(tl.trans(g), h.to(g.dtype), input_precision=PRECISION)
+        products += tl.dot(tl.trans(g), h.to(g.dtype), input_precision="ieee")
 
         du = tl.where(is_real, dh, 0.0)
         if DROPOUT:

@@ -135,11 +135,12 @@ class QuartzNet(nn.Module):
     def device(self) -> torch.device:
         return self.decoder.weight.device
 
-    def use_kernels(self, name: str, dtype: torch.dtype = torch.float32) -> "QuartzNet":
-        """This network, its encoder from now on computed as ``quartznet.backend`` says: auto, plain or triton.
+    def use_kernels(self, name: str, dtype: torch.dtype = torch.bfloat16) -> "QuartzNet":
+        """This network, its encoder in bf16 or fp16 from now on computed as ``quartznet.backend`` says.
 
         Args:
-            dtype: of the activations to come, for the test that auto makes.
+            name: auto, plain or triton.
+            dtype: of the activations to come, under autocast or as they are.
 
         Raises:
             ValueError: for another name, or triton where it cannot be.
@@ -183,11 +184,11 @@ class QuartzNet(nn.Module):
         ``time`` is ``output_length(frames)`` in training, and may be longer in evaluation.
         """
         frames = features.shape[2]
-        if self.fused:
+        kind = features.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.decoder.weight.dtype
+        if self.fused and dtype != torch.float32:  # in fp32, as runs evaluate, PyTorch's layers are the faster ones
             from quartznet.fused import encode  # needs Triton
 
-            kind = features.device.type
-            dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.decoder.weight.dtype
             return encode(self.encoder, features, lengths, dtype, self.recompute)
         # More padding changes nothing where it is masked, but in training it would enter the batch norms' statistics.
         if features.device.type == "cpu" and self.config.masked and not self.training:

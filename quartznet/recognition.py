@@ -16,7 +16,7 @@ from quartznet import distributed
 from quartznet.augment import augment_features
 from quartznet.batch import Batch
 from quartznet.config import AugmentSettings
-from quartznet.ctc import ctc_losses, greedy_decode
+from quartznet.ctc import Losses, ctc_losses, greedy_decode
 from quartznet.keep import Memory
 from quartznet.metrics import error_counts, total
 from quartznet.model import QuartzNet
@@ -51,23 +51,27 @@ class Transcript:
 
 
 def recognition_loss(
-    augment: AugmentSettings, memory: Memory | None = None, sequence: SequenceSettings | None = None
+    augment: AugmentSettings,
+    memory: Memory | None = None,
+    sequence: SequenceSettings | None = None,
+    ctc: Losses = ctc_losses,
 ) -> Callable[[QuartzNet, Batch, torch.Generator], Tensor]:
     """The loss function of training: ``(model, batch, generator)`` -> losses ``(batch,)``, fp32.
 
     CTC, or the expected error rate that ``sequence`` asks for (``quartznet.sequence``), and what ``memory`` adds so
-    that the network keeps what it knew (``quartznet.keep``).
+    that the network keeps what it knew (``quartznet.keep``). ``ctc`` computes CTC, on a GPU perhaps without waiting.
     """
     sequence = sequence or SequenceSettings()
 
     def loss(model: QuartzNet, batch: Batch, generator: torch.Generator) -> Tensor:
+        batch = batch.at_speed()
         features, lengths = model.features(batch.signal, batch.signal_lengths)
         if model.training:
             features = augment_features(features, lengths, augment, generator)
         encoded, output_lengths = model.encode(features, lengths)
         log_probs = model.decoder(encoded)[:, : model.output_length(features.shape[2])]
         losses = sequence_losses(
-            log_probs, output_lengths, batch.targets, batch.target_lengths, model.alphabet, sequence, generator
+            log_probs, output_lengths, batch.targets, batch.target_lengths, model.alphabet, sequence, generator, ctc
         )
         return losses if memory is None else losses + memory.losses(model, encoded, features, lengths)
 

@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from quartznet.alphabet import Alphabet
-from quartznet.ctc import ctc_losses, frames_needed, greedy_ids, read_paths
+from quartznet.ctc import Losses, ctc_losses, frames_needed, greedy_ids, read_paths
 from quartznet.nbest import nbest
 from quartznet.tune_config import SequenceSettings
 
@@ -249,6 +249,7 @@ def sequence_losses(
     alphabet: Alphabet,
     settings: SequenceSettings,
     generator: torch.Generator,
+    plain: Losses = ctc_losses,
 ) -> Tensor:
     """``ctc_weight`` x CTC + ``weight`` x estimate of the expected error rate; CTC alone for the method "none".
 
@@ -258,6 +259,7 @@ def sequence_losses(
         targets: (batch, letters), padded with anything.
         target_lengths: (batch,) valid letters.
         generator: on the CPU; the method "policy" draws from it.
+        plain: what computes CTC.
 
     Returns:
         (batch,) losses, fp32.
@@ -265,7 +267,7 @@ def sequence_losses(
     Raises:
         ValueError: for errors in words with an alphabet without a space.
     """
-    ctc = ctc_losses(log_probs, lengths, targets, target_lengths, alphabet.blank)
+    ctc = plain(log_probs, lengths, targets, target_lengths, alphabet.blank)
     if settings.method == "none":
         return ctc
     space = alphabet.labels.index(" ") if " " in alphabet.labels else None

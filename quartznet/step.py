@@ -37,6 +37,10 @@ class TrainBatch(Protocol):
     def to(self, device: torch.device) -> "TrainBatch": ...
 
 
+# training, wrapped model, batches, dtype, utterances of all ranks -> every utterance's loss, and name
+Gradients = Callable[[Training, nn.Module, list[TrainBatch], torch.dtype, float], tuple[Tensor, list[str]]]
+
+
 @dataclass(frozen=True)
 class StepReport:
     """What one step did, over all ranks."""
@@ -94,6 +98,17 @@ def add_gradients(
     return torch.cat(losses), names
 
 
+def copies(tensors: list[Tensor]) -> list[Tensor]:
+    """A copy of each, in a launch for dozens of one dtype: 15x5 has 282 buffers."""
+    found: dict[int, Tensor] = {}
+    for dtype in {tensor.dtype for tensor in tensors}:
+        places = [place for place, tensor in enumerate(tensors) if tensor.dtype == dtype]
+        made = [torch.empty_like(tensors[place]) for place in places]
+        torch._foreach_copy_(made, [tensors[place] for place in places])
+        found |= dict(zip(places, made, strict=True))
+    return [found[place] for place in range(len(tensors))]
+
+
 def find_problem(
     losses: Tensor, loss_sum: float, utterances: float, names: list[str], norm: float, scale: float
 ) -> tuple[str, list[str]]:
@@ -120,22 +135,24 @@ def train_step(
     settings: LoopSettings,
     seconds: Callable[[TrainBatch], float],
     requests: Callable[[], list[float]],
+    gradients: Gradients | None = None,
 ) -> StepReport:
     """One optimiser step from ``batches``, or none if something is not finite.
 
     Args:
         seconds: audio in a batch.
         requests: of this rank: stop, save (0 or 1).
+        gradients: takes the place of ``add_gradients``.
     """
     model, optimizer, scaler = training.model, training.optimizer, training.scaler
     device = next(model.parameters()).device
-    buffers = [buffer.clone() for buffer in model.buffers()]
+    buffers = copies(list(model.buffers()))
     failed = sum(len(batch.skipped) for batch in batches)
     counts = [sum(len(batch) for batch in batches), failed, sum(seconds(batch) for batch in batches)]
     utterances, failed, audio_seconds = distributed.sum_over_ranks(counts, device)
 
     dtype = choose_precision(settings.precision, device)
-    losses, names = add_gradients(training, wrapped, batches, dtype, max(utterances, 1.0))
+    losses, names = (gradients or add_gradients)(training, wrapped, batches, dtype, max(utterances, 1.0))
     scaler.unscale_(optimizer)
     norm = get_total_norm([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
     loss_sum, stop, save = distributed.sum_over_ranks([losses.sum().item(), *requests()], device)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from quartznet.finetune import Tuning
-from quartznet.step import TrainBatch
+from quartznet.step import Gradients, TrainBatch
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Task:
     unit: str = "s"  # of what ``seconds`` counts: s of audio, or tokens
     measures: tuple[str, str] = ("WER", "CER")  # what ``DevResult.wer`` and ``.cer`` are called
     is_speech: bool = True  # a WER near 100 % is explained as that of a recogniser
+    gradients: Gradients | None = None  # how those of a step are computed; None: ``quartznet.step.add_gradients``
+    fused_optimizer: bool = False  # NovoGrad as two kernels on a GPU, see ``quartznet.optim``
     watch: Callable[[nn.Module, Callable[[], bool]], dict | None] | None = None  # other sets: name -> (wer, cer)
 
 

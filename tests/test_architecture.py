@@ -78,6 +78,7 @@ LEVELS = (
         "kernel_calls",
         "fused",
         "backend",
+        "kernel_test",
         "ctc",
         "ctc_kernel",
         "nbest",

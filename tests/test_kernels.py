@@ -258,7 +258,7 @@ def report(title, kernel, constants, warps, capability):
     print(title, usage[1], usage[2], compiled.metadata.shared, wide, matrix)
 
 taps = Taps({count}, {stride}, {dilation})
-flags = {{"ACTIVATE": {activate}, "DROPOUT": {dropout}, "PRECISION": "ieee", "ALIGN": kernels.ALIGN}}
+flags = {{"ACTIVATE": {activate}, "DROPOUT": {dropout}, "ALIGN": kernels.ALIGN}}
 shape = {{"TAPS": taps.count, "STRIDE": taps.stride, "DILATION": taps.dilation, "PAD": taps.pad}}
 report("forward", kernels.depthwise_forward, shape | flags | taps.sizes(False, {dropout}),
        forward_warps({dropout}), {capability})
