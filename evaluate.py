@@ -38,6 +38,7 @@ from postcorrect.repair_speech import SpeechRepairer
 from quartznet import commandline, decoding, load_model
 from quartznet.adapter import apply_adapter, read_adapter
 from quartznet.audit import audit
+from quartznet.backend import CHOICES
 from quartznet.breakdown import (
     Clip,
     Group,
@@ -88,6 +89,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--against", metavar="FILE", help="a second system: what --json wrote for it; paired bootstrap")
     parser.add_argument("--confidence", action="store_true", help="are words right as often as the network is sure?")
     parser.add_argument("--precision", choices=tuple(DTYPES), default="fp32")
+    parser.add_argument("--kernels", choices=CHOICES, default="auto", help="in bf16 on a GPU; see quartznet/backend.py")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--batch-seconds", type=float, default=120.0, help="audio in a batch, padding counted (120)")
     parser.add_argument("--workers", type=int, default=0, help="loader processes (0: none)")
@@ -166,7 +168,7 @@ def transcribe_clips(
 ) -> tuple[list[Transcript], list[str]]:
     """Transcripts in the order of the clips as ``condition`` changes them, and messages about those that failed."""
     sample_rate, device = model.config.features.sample_rate, choose_device(options.device)
-    fast = model.to(device).for_inference(DTYPES[options.precision])
+    fast = model.to(device).for_inference(DTYPES[options.precision], options.kernels)
     loader = evaluation_loader(
         clips,
         model.alphabet,

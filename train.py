@@ -139,6 +139,17 @@ def suspicion(model: QuartzNet, clips: Clips) -> str:
     return finding.text
 
 
+def choose_kernels(model: QuartzNet, settings: TrainSettings, device: torch.device) -> None:
+    """How the network is computed, as the settings say; also what then has no effect."""
+    model.train().use_kernels(settings.kernels, choose_precision(settings.precision, device))
+    model.recompute = settings.recompute
+    useless = [name for name in ("recompute", "graphs") if getattr(settings, name) and not model.fused]
+    if useless:
+        logging.warning("%s belongs to the fused kernels and has no effect here", " and ".join(useless))
+    if settings.graphs and distributed.world_size() > 1:
+        raise ValueError("graphs are for one process; leave --graphs out, or train on one GPU")
+
+
 def fast_ctc(model: QuartzNet) -> Losses:
     """What computes CTC: a kernel that never waits for the GPU, where fused ones compute the network."""
     if not model.fused:
@@ -194,7 +205,7 @@ def assemble(
         evaluate_first=base is not None or bool(settings.keep.watch),
         suspicion=suspicion(model, clips) if base is not None and distributed.is_main() else "",
         is_ctc=memory is None and settings.sequence.method == "none",
-        gradients=TrainGraph(settings.augment, ctc, memory) if settings.graphs else None,
+        gradients=TrainGraph(settings.augment, ctc, memory) if settings.graphs and model.fused else None,
         fused_optimizer=model.fused,
         watch=watcher(watched_sets(model, settings, base, language)) if settings.keep.watch else None,
     )
@@ -280,8 +291,7 @@ def train(options: Options) -> int:
         model = model.to(device)
         if settings.sync_batchnorm:
             model = distributed.synchronise_batch_norm(model, device)
-        model.use_kernels(settings.kernels, choose_precision(settings.precision, device))
-        model.recompute = settings.recompute
+        choose_kernels(model, settings, device)
         frames_per_second = model.config.features.sample_rate / model.samples_per_output
         clips = prepare(splits, language, model.alphabet, frames_per_second, settings)
         if settings.keep.replay:

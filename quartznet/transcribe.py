@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from quartznet import commandline, decoding, load_model, subtitles
 from quartznet.adapter import apply_adapter, read_adapter
+from quartznet.backend import CHOICES
 from quartznet.checkpoint import replace_atomically
 from quartznet.distributed import choose_device
 from quartznet.initial import read_base
@@ -58,6 +59,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--precision", choices=tuple(DTYPES), default="fp32", help="bf16 is faster where the CPU has it"
     )
+    parser.add_argument("--kernels", choices=CHOICES, default="auto", help="in bf16 on a GPU; see quartznet/backend.py")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--batch-seconds", type=float, default=120.0, help="sound in a batch (120)")
     parser.add_argument("--stream", action="store_true", help="read sound that is still being made")
@@ -194,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             plain = load_model(options.checkpoint)
         chosen, _ = decoding.choose_decode(options, plain, find_language(code) if code else None)
-        model = plain.to(device).for_inference(DTYPES[options.precision])
+        model = plain.to(device).for_inference(DTYPES[options.precision], options.kernels)
         decode = decoding.in_time(chosen, plain) if chosen else None
         if options.stream:
             transcribe_stream(model, options, decode)
