@@ -18,6 +18,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEventAvg
+from torch.profiler import ProfilerActivity, profile
 
 from quartznet.batch import Batch
 
@@ -108,17 +111,18 @@ class Launches:
 
 
 def launches(call: Call, device: torch.device) -> Launches:
-    """Counted by the profiler over one call."""
+    """What the profiler sees of one call."""
     if device.type != "cuda":
         return Launches(None, None, None)
-    from torch.autograd import DeviceType
-    from torch.profiler import ProfilerActivity, profile
-
     wait_for(device)
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], acc_events=True) as found:
         call(0)
         wait_for(device)
-    rows = found.key_averages()
+    return counted(found.key_averages())
+
+
+def counted(rows: Sequence[FunctionEventAvg]) -> Launches:
+    """From the profiler's rows; a range that somebody named is on the device too, and is no kernel."""
     ran = [row for row in rows if row.device_type == DeviceType.CUDA and not row.is_user_annotation]
     kernels = [row for row in ran if not row.key.startswith(("Memcpy", "Memset"))]
     calls = sum(row.count for row in rows if row.device_type == DeviceType.CPU and row.key.startswith(LAUNCHES))
@@ -142,7 +146,8 @@ def waits(call: Call, device: torch.device) -> list[Wait]:
         return []
     wait_for(device)
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("warn")
+    with warnings.catch_warnings(action="ignore"):  # that this mode is new
+        torch.cuda.set_sync_debug_mode("warn")
     try:
         return noted(call)
     finally:
@@ -155,7 +160,7 @@ def noted(call: Call) -> list[Wait]:
     begin = time.perf_counter()
 
     def note(message: Warning | str, _kind: type, name: str, number: int, *_: object) -> None:
-        if "synchronizing" in str(message):
+        if "called a synchronizing" in str(message):
             found.append(Wait(1000 * (time.perf_counter() - begin), f"{name.rpartition('/')[2]}:{number}"))
 
     with warnings.catch_warnings():

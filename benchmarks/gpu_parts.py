@@ -134,6 +134,8 @@ def by_part(events: Sequence[FunctionEvent], on_device: bool) -> dict[str, tuple
             continue
         own = [("", event.self_cpu_time_total)]
         for name, microseconds in [(k.name, k.duration) for k in event.kernels] if on_device else own:
+            if name == event.name:  # a range, as the device sees it
+                continue
             part = part_of(name, chain_of(event))
             time, count = found.get(part, (0.0, 0))
             found[part] = time + microseconds / 1000, count + 1

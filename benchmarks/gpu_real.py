@@ -10,7 +10,10 @@ The surprise: a network with batch norm and dither does not repeat itself in ano
 apart from the first step on, and only their distance beside that of two seeds says anything.
 """
 
+import copy
+import importlib.util
 import itertools
+import statistics
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -29,7 +32,7 @@ from data.manifest import Utterance
 from quartznet.batch import Batch
 from quartznet.config import DataSettings, OptimSettings, TrainSettings
 from quartznet.engine import go_to, groups
-from quartznet.initial import Base, build_model, read_base
+from quartznet.initial import build_model, read_base
 from quartznet.metrics import ErrorCounts, error_counts
 from quartznet.model import QuartzNet
 from quartznet.recognition import recognise
@@ -72,12 +75,11 @@ class Real:
 
     settings: TrainSettings
     clips: Clips
-    base: Base
-    labels: tuple[str, ...]
+    start: QuartzNet
 
     def model(self, device: torch.device) -> QuartzNet:
-        torch.manual_seed(self.settings.seed)  # of the output rows that are new
-        return build_model(self.settings, self.labels, self.base).to(device)
+        """A network that has learnt nothing yet."""
+        return copy.deepcopy(self.start).to(device)
 
 
 def runs_of(bench: Bench) -> list[Run]:
@@ -89,15 +91,16 @@ def runs_of(bench: Bench) -> list[Run]:
 
 def read(bench: Bench) -> Real:
     """Raises FileNotFoundError, ValueError as ``train.py`` does."""
-    data = DataSettings(source=str(bench.data), workers=bench.workers)
+    data = DataSettings(source=str(bench.data), workers=bench.workers, batch_seconds=bench.sizes.padded[0])
     settings = TrainSettings(
         lang=bench.lang, init=str(bench.init), steps=bench.steps, data=data, optim=OptimSettings(lr=RATE)
     )
     splits = read_data(settings)
-    language, base = choose_language(splits, settings), read_base(settings.init)
-    model = build_model(settings, language.labels, base)
+    language = choose_language(splits, settings)
+    torch.manual_seed(0)  # of the output rows that are new
+    model = build_model(settings, language.labels, read_base(settings.init))
     frames_per_second = model.config.features.sample_rate / model.samples_per_output
-    return Real(settings, prepare(splits, language, model.alphabet, frames_per_second, settings), base, language.labels)
+    return Real(settings, prepare(splits, language, model.alphabet, frames_per_second, settings), model)
 
 
 def loader_of(real: Real, model: QuartzNet, clips: Sequence[Utterance], device: torch.device) -> DataLoader:
@@ -127,17 +130,16 @@ def first_batches(real: Real, bench: Bench) -> list[Batch]:
 
 
 def learn(run: Run, real: Real, batches: Sequence[Batch], device: torch.device) -> tuple[list[float], float, QuartzNet]:
-    """The loss of each step, the seconds that all took, and the network that came of it."""
+    """The loss of each step, the seconds that all took by the median step, and the network that came of it."""
     model = run.way.prepare(real.model(device))
     with precision(run.precision) as dtype:
         settings = replace(real.settings, precision=dtype, seed=run.seed)
-        stepper, losses = Stepper(run.way, model, settings, run.seed), []
-        begin = time.perf_counter()
+        stepper, losses, marks = Stepper(run.way, model, settings, run.seed), [], [time.perf_counter()]
         for number, batch in enumerate(batches):
             stepper.set_rate(learning_rate(number, len(batches), settings.schedule, settings.optim.lr))
-            losses.append(stepper(batch))
-        took = time.perf_counter() - begin
-    return losses, took, model
+            losses.append(float(stepper(batch)))
+            marks.append(time.perf_counter())
+    return losses, len(batches) * statistics.median(b - a for a, b in itertools.pairwise(marks)), model
 
 
 def score(model: QuartzNet, clips: Sequence[Utterance]) -> list[ErrorCounts]:
@@ -170,7 +172,7 @@ def tell(run: Run, losses: list[float], took: float, counts: list[ErrorCounts], 
 def learning(bench: Bench, real: Real, section: Section) -> None:
     """The first table."""
     batches = first_batches(real, bench)
-    seconds = sum(batch.seconds(real.base.config.features.sample_rate) for batch in batches)
+    seconds = sum(batch.seconds(real.start.config.features.sample_rate) for batch in batches)
     dev = real.clips.dev[: bench.sizes.dev]
     section.say(
         f"{len(batches)} steps, {seconds:,.0f} s of {bench.data}, rate {RATE:g}; {len(dev)} of "
@@ -203,35 +205,39 @@ def sampled_use(device: torch.device) -> Iterator[list[float]]:
     """Percent of use that the driver tells, asked for five times a second; stays empty where it cannot be asked."""
     found: list[float] = []
     done = threading.Event()
+    if device.type != "cuda" or importlib.util.find_spec("pynvml") is None:
+        yield found
+        return
+    import pynvml
 
     def ask() -> None:
         while not done.wait(0.2):
             try:
                 found.append(float(torch.cuda.utilization(device)))
-            except (ImportError, RuntimeError):  # without nvidia-ml-py, or refused
+            except pynvml.NVMLError:  # the driver refuses
                 return
 
     thread = threading.Thread(target=ask, daemon=True)
-    if device.type == "cuda":
-        thread.start()
+    thread.start()
     try:
         yield found
     finally:
         done.set()
-        if thread.ident is not None:
-            thread.join()
+        thread.join()
 
 
 def epoch(bench: Bench, real: Real, section: Section) -> None:
     """The second table: the last way, bf16, with the loader of ``train.py``."""
-    way = bench.ways[-1]
+    way, padded = bench.ways[-1], bench.sizes.padded[len(bench.sizes.padded) // 2]
+    large = replace(real.settings.data, batch_seconds=padded, max_batch=1024)
+    real = replace(real, settings=replace(real.settings, data=large))
     model = way.prepare(real.model(bench.device))
     heard = sum(clip.duration for clip in real.clips.train)
     times = max(1, round(bench.sizes.epoch / heard))
     clips = [clip for clip in real.clips.train for _ in range(times)]
     section.say(
         f"an epoch of {times * heard / 3600:.2f} h ({len(real.clips.train)} clips, each {times} times), "
-        f"{bench.workers} loader processes, {way.name} bf16"
+        f"batches of {padded:g} s, {bench.workers} loader processes, {way.name} bf16"
     )
     with precision("bf16") as dtype, sampled_use(bench.device) as sampled:
         stepper = Stepper(way, model, replace(real.settings, precision=dtype))

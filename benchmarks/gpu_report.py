@@ -10,6 +10,7 @@ the traceback is in the file, and the exit status is 1.
 
 import json
 import math
+import textwrap
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -90,13 +91,7 @@ class Section:
 
 def fold(text: str) -> list[str]:
     """Lines of at most 80 columns, cut at spaces where there are any."""
-    lines, rest = [], text
-    while len(rest) > WIDTH:
-        cut = rest.rfind(" ", 1, WIDTH + 1)
-        cut = WIDTH if cut < 1 else cut
-        lines.append(rest[:cut])
-        rest = f"  {rest[cut:].lstrip()}"
-    return [*lines, rest]
+    return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False) or [""]
 
 
 @dataclass(frozen=True)

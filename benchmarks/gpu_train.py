@@ -7,8 +7,10 @@ the first of these waits, or of the whole step where there is none.
 """
 
 import gc
+import time
+import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +18,7 @@ import torch
 
 from benchmarks import gpu_clock
 from benchmarks.gpu_report import Column, Section
-from benchmarks.gpu_twin import COMPILED, as_nemo, as_twin, compiled, difference, is_nemo_here
+from benchmarks.gpu_twin import TWIN, as_nemo, as_twin, compiled, difference, is_nemo_here
 from benchmarks.gpu_ways import ENGLISH, PRECISIONS, Bench, Stepper, Way, checkpointed, precision, with_statistics
 from quartznet.batch import Batch
 from quartznet.config import TrainSettings
@@ -61,8 +63,8 @@ class Cell:
 
 def free(device: torch.device) -> None:
     """What nobody holds any more goes back to the device."""
-    gc.collect()
     if device.type == "cuda":
+        gc.collect()
         torch.cuda.empty_cache()
 
 
@@ -72,12 +74,15 @@ def step_row(bench: Bench, stepper: Stepper, batches: Sequence[Batch], counted: 
     def call(number: int) -> object:
         return stepper(batches[number % len(batches)])
 
+    begin = time.perf_counter()
     call(0)
+    gpu_clock.wait_for(bench.device)
+    first = time.perf_counter() - begin
     gpu_clock.forget_peak(bench.device)
     found = bench.measure(call)
     peak = gpu_clock.peak(bench.device)
     seconds = sum(map(gpu_clock.audio_seconds, batches)) / len(batches)
-    row = {"ms": found.median, "low_ms": found.low, "high_ms": found.high, "calls": found.calls}
+    row = {"ms": found.median, "low_ms": found.low, "high_ms": found.high, "calls": found.calls, "first_s": first}
     row |= {"spread": found.spread, "realtime": 1000 * seconds / found.median, "peak_gb": peak}
     row |= {"clips": len(batches[0]), "clips_per_second": 1000 * len(batches[0]) / found.median}
     if counted:
@@ -93,9 +98,9 @@ def guarded(bench: Bench, section: Section, first: dict, work: Callable[[], dict
     try:
         return section.row({**first, **work()})
     except torch.OutOfMemoryError:
-        return section.row({**first, "note": "out of memory"})
-    finally:
-        free(bench.device)
+        found = {**first, "note": "out of memory"}
+    free(bench.device)  # not inside the handler, where the error still holds what did not fit
+    return section.row(found)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -137,7 +142,10 @@ def _steps_of(bench: Bench, section: Section, way: Way, preset: str, dtype: str,
             return
         first = {"way": way.name, "precision": cell.precision, "clip": cell.clip, "padded": cell.padded}
         batches = bench.batches(cell.clip, cell.padded)
-        guarded(bench, section, first, partial(step_row, bench, stepper, batches, number == 0))
+        row = guarded(bench, section, first, partial(step_row, bench, stepper, batches, number == 0))
+        if row.get("waited"):
+            places = ", ".join(f"{place} ({count})" for place, count in Counter(row["waited"]).items())
+            section.say(f"{way.name} {cell.precision} waits for the device in {places}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -162,7 +170,9 @@ def largest(bench: Bench, section: Section) -> None:
                         section.row({**first, "note": "not offered by the network"})
                         continue
                     stepper = Stepper(way, model, TrainSettings(precision=dtype))
-                    guarded(bench, section, first, partial(find_largest, bench, stepper, section))
+                    row = guarded(bench, section, first, partial(find_largest, bench, stepper, section))
+                    section.say(f"  ended by {row.get('stopped_by', 'the first batch')}")
+                    free(bench.device)
 
 
 def find_largest(bench: Bench, stepper: Stepper, section: Section) -> dict:
@@ -170,19 +180,20 @@ def find_largest(bench: Bench, stepper: Stepper, section: Section) -> dict:
 
     Raises torch.OutOfMemoryError where not even the first batch fits.
     """
-    padded, found = bench.sizes.padded[-1], []
+    padded, found, reason = bench.sizes.padded[-1], [], f"{bench.sizes.most_padded:g} s are enough"
     while padded <= bench.sizes.most_padded and not section.is_over("larger batches"):
-        row = _try(bench, stepper, padded)
+        row, stopped = _try(bench, stepper, padded)
         if row is None:
+            reason = f"{padded:g} s: {stopped}"
             break
         found.append(row)
         padded *= 2
     if not found:
-        raise torch.OutOfMemoryError(f"a batch of {padded:g} s does not fit")
+        raise torch.OutOfMemoryError(f"a batch of {reason}")
     if bench.device.type == "cuda" and len(found) > 1:
-        row = _try(bench, stepper, expected(found[-2:], torch.cuda.mem_get_info()[1] / 1e9))
+        row, _ = _try(bench, stepper, expected(found[-2:], torch.cuda.mem_get_info()[1] / 1e9))
         found += [row] if row is not None and row["padded"] > found[-1]["padded"] else []
-    return found[-1]
+    return {**found[-1], "stopped_by": reason}
 
 
 def expected(rows: Sequence[dict], total: float) -> float:
@@ -192,15 +203,17 @@ def expected(rows: Sequence[dict], total: float) -> float:
     return first["padded"] + (0.95 * total - first["peak_gb"]) / slope
 
 
-def _try(bench: Bench, stepper: Stepper, padded: float) -> dict | None:
-    """Two steps on a batch of that size, the second one timed; None where the memory is full."""
+def _try(bench: Bench, stepper: Stepper, padded: float) -> tuple[dict | None, str]:
+    """Two steps on a batch of that size, the second one timed, and ""; or None, and what stopped them."""
     try:
-        row = _two_steps(bench, stepper, padded)
+        row, reason = _two_steps(bench, stepper, padded), ""
     except torch.OutOfMemoryError:
-        stepper.training.optimizer.zero_grad(set_to_none=True)
-        row = None
+        row, reason = None, "out of memory"
+    except RuntimeError as error:  # a kernel that cannot count so far
+        row, reason = None, str(error).split("\n")[0]
+    stepper.training.optimizer.zero_grad(set_to_none=True)
     free(bench.device)  # not inside the handler, where the error still holds what did not fit
-    return row
+    return row, reason
 
 
 def _two_steps(bench: Bench, stepper: Stepper, padded: float) -> dict:
@@ -223,7 +236,7 @@ def _two_steps(bench: Bench, stepper: Stepper, padded: float) -> dict:
 
 def others(bench: Bench, section: Section) -> None:
     """Section b."""
-    preset, ways = bench.presets[0], [*bench.ways, Way("twin", as_twin)]
+    preset, ways = bench.presets[0], [*bench.ways, Way(TWIN, as_twin)]
     section.say(f"{preset}: ours beside an nn.Conv1d twin with NeMo's masks, the same front end, loss and optimiser")
     check_twin(bench, section)
     missing = is_nemo_here()
@@ -236,11 +249,15 @@ def others(bench: Bench, section: Section) -> None:
     wanted = [Cell(name, clip, middle) for name in ("bf16", "tf32", "fp32") for clip in reversed(sizes.clips)]
     wanted = [cell for cell in wanted if bench.full or cell.precision == "bf16" or cell.clip == sizes.clips[-1]]
     section.begin("others", OTHER)
+    twins = []
     for number, cell in enumerate(wanted):
-        chosen = [*ways, compiled(bench.compiler)] if number == 0 and bench.compiler != "off" else ways
         if section.is_over(f"{len(wanted) - number} comparisons"):
-            return
-        compare(bench, section, chosen, cell)
+            break
+        twins.append(compare(bench, section, ways, cell))
+    if bench.compiler == "off":
+        section.say("torch.compile is left out, as --compiler says")
+    elif not section.is_over("torch.compile"):
+        with_compiler(bench, section, wanted[0], twins[0])
 
 
 def check_twin(bench: Bench, section: Section) -> float:
@@ -255,40 +272,38 @@ def check_twin(bench: Bench, section: Section) -> float:
     return found
 
 
-def compare(bench: Bench, section: Section, ways: Sequence[Way], cell: Cell) -> None:
-    """One row for each way, on the same two batches; ``times`` is the twin's time over theirs, told with the twin's."""
-    rows, batches = [], bench.batches(cell.clip, cell.padded)
-    for way in sorted(ways, key=lambda way: way.name != "twin"):  # first, so that the others can be told by it
+def compare(bench: Bench, section: Section, ways: Sequence[Way], cell: Cell) -> float | None:
+    """One row for each way, on the same two batches, the twin's first; returns its ms, None without memory."""
+    twin, batches = None, bench.batches(cell.clip, cell.padded)
+    for way in sorted(ways, key=lambda way: way.name != TWIN):
         first = {"way": way.name, "precision": cell.precision, "clip": cell.clip, "padded": cell.padded}
-
-        def work(way: Way = way) -> dict:
-            with precision(cell.precision) as dtype, room_for(way):
-                row = step_row(bench, bench.stepper(way, bench.presets[0], dtype), batches, False)
-            twin = rows[0]["ms"] if rows else row["ms"]
-            return {**row, "times": None if twin is None else twin / row["ms"]}
-
-        if way.name == COMPILED:
-            _compiled_row(bench, section, first, work)
-        else:
-            row = guarded(bench, section, first, work)
-            rows.append({"ms": row.get("ms")})
+        row = guarded(bench, section, first, partial(beside, bench, way, cell, batches, twin))
+        twin = row.get("ms") if way.name == TWIN else twin
+    return twin
 
 
-def room_for(way: Way) -> AbstractContextManager:
-    """Blocks of different sizes are versions of one function, of which PyTorch keeps 8 unless it is told otherwise."""
-    if way.name != COMPILED:
-        return nullcontext()
+def beside(bench: Bench, way: Way, cell: Cell, batches: Sequence[Batch], twin: float | None) -> dict:
+    """A row with ``times``: the twin's ms over those of ``way``."""
+    with precision(cell.precision) as dtype:
+        row = step_row(bench, bench.stepper(way, bench.presets[0], dtype), batches, False)
+    return {**row, "times": 1.0 if way.name == TWIN else twin and twin / row["ms"]}
+
+
+def with_compiler(bench: Bench, section: Section, cell: Cell, twin: float | None) -> None:
+    """The row of ``torch.compile``; what the compiler cannot do is said in it.
+
+    Blocks of different sizes are versions of one function, of which PyTorch keeps 8 unless it is told otherwise. What
+    PyTorch warns of while it compiles is its own affair.
+    """
     import torch._dynamo
 
-    return torch._dynamo.config.patch(recompile_limit=64)
-
-
-def _compiled_row(bench: Bench, section: Section, first: dict, work: Callable[[], dict]) -> None:
-    """As ``guarded``; what the compiler cannot do is said in the table."""
-    import torch._dynamo
-
+    way, batches = compiled(bench.compiler), bench.batches(cell.clip, cell.padded)
+    first = {"way": way.name, "precision": cell.precision, "clip": cell.clip, "padded": cell.padded}
     try:
-        guarded(bench, section, first, work)
+        with torch._dynamo.config.patch(recompile_limit=64), warnings.catch_warnings(action="ignore"):
+            row = guarded(bench, section, first, partial(beside, bench, way, cell, batches, twin))
+        if "first_s" in row:
+            section.say(f"compiling took {row['first_s']:.1f} s")
     except torch._dynamo.exc.TorchDynamoException as error:
         section.row({**first, "note": f"{type(error).__name__}: {str(error).strip()}".split("\n")[0]})
     finally:

@@ -19,7 +19,7 @@ from quartznet.layers import Conv
 from quartznet.model import Block, QuartzNet, output_length
 from quartznet.nemo_keys import to_nemo
 
-COMPILED = "compiled"  # name of the way
+TWIN = "twin"  # name of the way
 
 
 class MaskedConv(nn.Module):
@@ -186,7 +186,7 @@ def compiled(backend: str) -> Way:
             block.compile(backend=backend, dynamic=False)
         return model
 
-    return Way(COMPILED, prepare)
+    return Way("compiled", prepare)
 
 
 def is_nemo_here() -> str:

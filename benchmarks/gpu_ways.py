@@ -172,7 +172,7 @@ class Sizes:
     patience: float = 40.0  # s after which that epoch ends early
 
 
-SMALL = Sizes((0.5, 1.0), (1.0, 2.0), 4.0, 2**20, 64, (1, 2), 3, 3.0, 20, 0.0, 10.0)
+SMALL = Sizes((0.3, 0.6), (0.6, 1.2), 2.4, 2**20, 64, (1, 2), 3, 2.0, 20, 0.0, 10.0)
 
 
 @dataclass(frozen=True)
