@@ -1,11 +1,14 @@
 """How many seconds of sound become log-mel features in a second: our loader, and plain loops over the same clips.
 
     python benchmarks/loading.py CORPUS [MORE ...] [--seconds 12000] [--workers 2] [--batch-seconds 160] [--runs 3]
+                                 [--for-gpu]
 
 Rows: the loader with that many processes, and within this process; with augmentation as in ``configs/noisy.yaml``; from
 the cache in memory; and, without this project, a loop that decodes, resamples and computes features one clip after the
 other with one thread. Clips are repeated until there are about ``--seconds`` of them, so that starting processes does
-not count. ``benchmarks/nemo_loading.py`` times NeMo's own classes on the same clips, in its own environment.
+not count. The last rows are what a core does for a GPU, which makes the features and, with "speeds changed there",
+those too; there processor time is counted. ``benchmarks/nemo_loading.py`` times NeMo's own classes on the same clips,
+in its own environment.
 
 The first pass over the files is not counted: disks are not what is compared here.
 """
@@ -63,6 +66,13 @@ def load(clips: list[Utterance], data: DataSettings, augment: AugmentSettings) -
     return epoch
 
 
+def load_alone(clips: list[Utterance], data: DataSettings, speed_later: bool) -> Callable[[], int]:
+    """The same with three speeds and without features: batches for a GPU."""
+    settings = TrainSettings(data=data, augment=AugmentSettings())
+    loader = training_loader(clips, Alphabet(("a",)), settings, 16000, speed_later=speed_later)
+    return lambda: sum(len(batch.names) for batch in loader)
+
+
 def plain_loop(clips: list[Utterance], resampled_by: str) -> Callable[[], int]:
     """soundfile, a resampler and torchaudio's mel spectrogram, clip by clip."""
     mel = torchaudio.transforms.MelSpectrogram(16000, 512, 320, 160, n_mels=64, norm="slaney", mel_scale="slaney")
@@ -82,14 +92,24 @@ def plain_loop(clips: list[Utterance], resampled_by: str) -> Callable[[], int]:
     return loop
 
 
-def speed(function: Callable[[], int], clips: list[Utterance], runs: int) -> float:
-    """Seconds of sound per second, the median of ``runs`` after one that is not counted."""
+def speeds_in_turns(
+    functions: list[Callable[[], int]], clips: list[Utterance], runs: int, clock: Callable[[], float]
+) -> list[float]:
+    """Seconds of sound per second of each, the median of ``runs`` in turns after one that is not counted."""
     times = []
     for _ in range(runs + 1):
-        start = time.perf_counter()
-        assert function() == len(clips)
-        times.append(time.perf_counter() - start)
-    return sum(clip.duration for clip in clips) / sorted(times[1:])[runs // 2]
+        times.append([])
+        for function in functions:
+            start = clock()
+            assert function() == len(clips)
+            times[-1].append(clock() - start)
+    seconds = sum(clip.duration for clip in clips)
+    return [seconds / sorted(column)[runs // 2] for column in zip(*times[1:], strict=True)]
+
+
+def speed(function: Callable[[], int], clips: list[Utterance], runs: int) -> float:
+    """The same of one, by the clock on the wall."""
+    return speeds_in_turns([function], clips, runs, time.perf_counter)[0]
 
 
 def main() -> None:
@@ -100,6 +120,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch-seconds", type=float, default=160.0)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--for-gpu", action="store_true", help="the last rows alone")
     options = parser.parse_args()
     torch.set_num_threads(1)
     clips = clips_of(options.corpora, options.seconds)
@@ -109,6 +130,8 @@ def main() -> None:
 
     data = DataSettings(batch_seconds=options.batch_seconds, workers=options.workers)
     plain, here = AugmentSettings(speeds=()), replace(data, workers=0)
+    if options.for_gpu:
+        return print_turns(clips, here, options.runs)
     rows: dict[str, Callable[[], int]] = {
         f"our loader, {options.workers} processes": load(clips, data, plain),
         "our loader, in this process": load(clips, here, plain),
@@ -120,6 +143,16 @@ def main() -> None:
     }
     for name, function in rows.items():
         print(f"{name:48}{speed(function, clips, options.runs):8.0f}", flush=True)
+    print_turns(clips, here, options.runs)
+
+
+def print_turns(clips: list[Utterance], data: DataSettings, runs: int) -> None:
+    """What one core delivers to a GPU."""
+    for name, cache in (("for a GPU, one core, three speeds", "none"), ("  from memory", "memory")):
+        loads = [load_alone(clips, replace(data, cache=cache), is_later) for is_later in (False, True)]
+        now, later = speeds_in_turns(loads, clips, runs, time.process_time)
+        print(f"{name:48}{now:8.0f}", flush=True)
+        print(f"{'  speeds changed there':48}{later:8.0f}   ratio {later / now:.3f}", flush=True)
 
 
 def noisy() -> AugmentSettings:

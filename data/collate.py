@@ -1,4 +1,4 @@
-"""Items -> ``Batch``: the only place that pads.
+"""Items -> ``Batch``: the place that pads (and ``Batch.at_speed`` again, where speeds are changed later).
 
     samples  # # # # # # # . . . .      targets  h o l a . .      lengths 7, 4
              # # # # # # # # # . .               a d i ó s .              9, 5
@@ -15,20 +15,23 @@ from torch import Tensor
 
 from data.dataset import Item
 from quartznet.batch import Batch
-
-
-def rounded_length(samples: int) -> int:
-    """The smallest of the lengths in use that is not below ``samples``: multiples of 2^k between 16 and 32 of them."""
-    step = 1 << max(0, samples.bit_length() - 5)
-    return -(-samples // step) * step
+from quartznet.lengths import rounded_length
 
 
 def collate(items: Sequence[Item]) -> Batch:
     """Pads with zeros; items with a problem are left out and their messages are in ``Batch.skipped``.
 
     Where every item has a problem, the batch has 0 utterances and tensors of shape (0, 0).
+
+    Raises:
+        ValueError: where the speed of some items is still to be changed and that of others is not.
     """
     good = [item for item in items if not item.problem]
+    speeds = tuple(item.speed for item in good if item.speed is not None)
+    if speeds and len(speeds) != len(good):
+        raise ValueError(
+            f"{len(speeds)} of {len(good)} items are still to be played at a speed; give it to all or none"
+        )
     return Batch(
         signal=_pad(
             [item.signal for item in good], rounded_length(max((len(item.signal) for item in good), default=0))
@@ -39,6 +42,7 @@ def collate(items: Sequence[Item]) -> Batch:
         texts=[item.text for item in good],
         names=[item.name for item in good],
         skipped=[item.problem for item in items if item.problem],
+        speeds=speeds or None,
     )
 
 

@@ -21,6 +21,7 @@ from data.manifest import Utterance
 from data.replay import Mixture
 from quartznet.alphabet import Alphabet
 from quartznet.audio import read_audio
+from quartznet.lengths import changed_length
 from quartznet.text import Language
 from quartznet.waveform import WaveformAugment
 
@@ -36,6 +37,7 @@ class Item:
     text: str
     name: str  # path of the clip, with its offset if it has one
     problem: str = ""  # what is wrong, with file and line
+    speed: float | None = None  # at which it is still to be played; None: it is as it should be heard
 
 
 class SpeechDataset(Dataset[Item]):
@@ -53,6 +55,10 @@ class SpeechDataset(Dataset[Item]):
         cache: of decoded clips (``data.cache``); None: each is decoded whenever it is asked for.
         mixture: of these utterances with old ones; an index is then one of its places.
         heard: what an evaluation does to a clip, the same each time (``data.noisy``); None: clips as they are.
+        speed_later: leaves the change of speed to ``Batch.at_speed``, which does it for a whole batch on its device:
+            items then carry the speed that this epoch draws for them, the same as ever, and are judged by the length
+            that they will have. Where any other augmentation is on, which comes after the speed and hears its
+            result, the speed is changed here all the same.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ class SpeechDataset(Dataset[Item]):
         cache: Cache | None = None,
         mixture: Mixture | None = None,
         heard: Callable[[Utterance, Tensor], Tensor] | None = None,
+        speed_later: bool = False,
     ) -> None:
         self.utterances = utterances
         self.mixture = mixture
@@ -78,6 +85,7 @@ class SpeechDataset(Dataset[Item]):
         self.samples_per_output = samples_per_output
         self.cache = cache
         self.heard = heard
+        self.speed_later = speed_later and augment is not None and augment.is_speed_alone
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
@@ -100,12 +108,14 @@ class SpeechDataset(Dataset[Item]):
             )
         return signal if self.cache is None else self.cache.put(index, signal)
 
-    def augmented(self, signal: Tensor, index: int) -> Tensor:
-        """The clip as this epoch hears it."""
+    def augmented(self, signal: Tensor, index: int) -> tuple[Tensor, float | None]:
+        """The clip as this epoch hears it, and the speed that it still has to be played at, see ``Item``."""
         if self.augment is None:
-            return signal
+            return signal, None
         generator = torch.Generator().manual_seed(stable_hash("speed", self.seed, int(self.epoch), index))
-        return self.augment(signal, generator)
+        if self.speed_later:
+            return signal, self.augment.draw_speed(generator)
+        return self.augment(signal, generator), None
 
     def __len__(self) -> int:
         return len(self.utterances if self.mixture is None else self.mixture)
@@ -116,18 +126,18 @@ class SpeechDataset(Dataset[Item]):
         try:
             target = torch.tensor(self.alphabet.encode(utterance.text), dtype=torch.int64)
             signal = self.decoded(number) if self.heard is None else self.heard(utterance, self.decoded(number))
-            signal = self.augmented(signal, index)
-            self._check(signal, utterance.text)
+            signal, speed = self.augmented(signal, index)
+            self._check(len(signal) if speed is None else changed_length(len(signal), speed), utterance.text)
         except (OSError, ValueError, RuntimeError, MemoryError) as error:
             problem = f"{utterance.origin or utterance.name}: {error or type(error).__name__}"
             return Item(torch.zeros(0), torch.zeros(0, dtype=torch.int64), utterance.text, utterance.name, problem)
-        return Item(signal, target, utterance.text, utterance.name)
+        return Item(signal, target, utterance.text, utterance.name, speed=speed)
 
-    def _check(self, signal: Tensor, text: str) -> None:
-        if len(signal) < self.shortest:
-            raise ValueError(f"the clip has {len(signal)} samples, the network needs {self.shortest}")
+    def _check(self, samples: int, text: str) -> None:
+        if samples < self.shortest:
+            raise ValueError(f"the clip has {samples} samples, the network needs {self.shortest}")
         if self.samples_per_output:
-            problem = _text_problem(text, self.alphabet, len(signal) // self.samples_per_output)
+            problem = _text_problem(text, self.alphabet, samples // self.samples_per_output)
             if problem:
                 raise ValueError(problem)
 

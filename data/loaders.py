@@ -45,11 +45,13 @@ def training_loader(
     world_size: int = 1,
     shortest: int = 1,
     samples_per_output: int = 0,
+    speed_later: bool = False,
 ) -> DataLoader:
     """Shuffled batches of ``settings.data.batch_seconds``, augmented; all utterances need a duration.
 
     A ``Mixture`` takes the place of utterances where old speech is replayed among the new.
-    ``shortest`` and ``samples_per_output`` are the network's, see ``SpeechDataset``.
+    ``shortest`` and ``samples_per_output`` are the network's, see ``SpeechDataset``; with ``speed_later``, whoever
+    takes the batches must ask for ``Batch.at_speed``.
     """
     data = settings.data
     mixture = utterances if isinstance(utterances, Mixture) else None
@@ -69,7 +71,16 @@ def training_loader(
     augment = WaveformAugment(settings.augment, sample_rate)
     cache = make_cache(clips, sample_rate, data)
     dataset = SpeechDataset(
-        clips, alphabet, sample_rate, augment, settings.seed, shortest, samples_per_output, cache, mixture
+        clips,
+        alphabet,
+        sample_rate,
+        augment,
+        settings.seed,
+        shortest,
+        samples_per_output,
+        cache,
+        mixture,
+        speed_later=speed_later,
     )
     return _loader(dataset, sampler, data.workers, pin_memory)
 

@@ -19,8 +19,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import Sampler
 
-from data.collate import rounded_length
 from data.hashing import stable_hash
+from quartznet.lengths import rounded_length
 
 SIMILAR = 1.15  # longest over shortest clip of a bucket
 FULL_BATCHES = 2  # that a bucket holds at least; wins over SIMILAR

@@ -26,11 +26,11 @@ from data.loaders import evaluation_loader
 from data.manifest import Utterance, clip_key
 from data.noisy import Condition
 from postcorrect.pairs import Pair, read_jsonl, write_jsonl
-from quartznet.audio import change_speed
 from quartznet.batch import Batch
 from quartznet.beam import BeamDecoder
 from quartznet.ctc import greedy_decode
 from quartznet.model import Block, QuartzNet
+from quartznet.speed import change_speed
 from quartznet.worth import BeamSettings
 
 BLOCK = 2000  # clips; what an interruption can cost

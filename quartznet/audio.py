@@ -18,7 +18,6 @@ from pathlib import Path
 import soundfile
 import soxr
 import torch
-import torchaudio
 from torch import Tensor
 
 from quartznet.ffmpeg import HEAD, container, decode
@@ -276,22 +275,3 @@ def audio_duration(path: str | Path, span: tuple[int, int] | None = None) -> flo
         if file.frames == 0:
             raise ValueError(f"{name} holds no samples: it is empty or cut off; take it out of the manifest")
         return file.frames / file.samplerate
-
-
-def change_speed(signal: Tensor, speed: float) -> Tensor:
-    """Plays a waveform faster or slower by resampling, so that pitch and length change together.
-
-    ``speed`` 1.1 is faster, higher and shorter: (samples,) becomes (ceil(samples / speed),). NeMo's rate means the
-    opposite: there 1.1 is *longer*. Speeds count in hundredths, which keeps the resampling filter small; 1.0 returns
-    the signal itself.
-
-    Raises:
-        ValueError: for a speed that is not positive, or too far from 1 to leave speech (outside 0.1 to 10).
-    """
-    if not 0.1 <= speed <= 10.0:
-        raise ValueError(f"speed must be between 0.1 and 10, got {speed}; speech wants 0.9 to 1.1")
-    percent = round(100 * speed)
-    divisor = math.gcd(percent, 100)
-    if percent == 100:
-        return signal
-    return torchaudio.functional.resample(signal, percent // divisor, 100 // divisor)

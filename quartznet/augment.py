@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from quartznet.config import AugmentSettings
+from quartznet.prefetch import sent
 
 
 def in_spans(starts: Tensor, widths: Tensor, size: int) -> Tensor:
@@ -48,7 +49,7 @@ class SpecCutout:
     def __call__(self, features: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
         """features (batch, mels, frames), lengths (batch,) -> a copy of the same shape. ``generator`` is a CPU one."""
         batch, mels, frames = features.shape
-        uniform = torch.rand(4, batch, self.masks, generator=generator).to(features.device)
+        uniform = sent(torch.rand(4, batch, self.masks, generator=generator), features.device)
         more = 0 if self.swapped else 1  # of the largest number drawn
         longest, tallest = (self.freq_width, self.time_width) if self.swapped else (self.time_width, self.freq_width)
         band_start = (uniform[0] * max(mels - self.freq_width + more, 1)).floor()
@@ -79,10 +80,10 @@ class SpecAugment:
     def __call__(self, features: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
         """features (batch, mels, frames), lengths (batch,) -> a copy of the same shape. ``generator`` is a CPU one."""
         batch, mels, frames = features.shape
-        uniform_time = torch.rand(2, batch, self.time_masks, generator=generator).to(features.device)
-        uniform_freq = torch.rand(2, batch, self.freq_masks, generator=generator).to(features.device)
+        uniform_time = sent(torch.rand(2, batch, self.time_masks, generator=generator), features.device)
+        uniform_freq = sent(torch.rand(2, batch, self.freq_masks, generator=generator), features.device)
 
-        own_length = lengths.to(features.device).unsqueeze(1)  # (batch, 1)
+        own_length = sent(lengths, features.device).unsqueeze(1)  # (batch, 1)
         width = (uniform_time[0] * (self.time_width * own_length)).floor()
         if self.masks_per_frame > 0:
             number = torch.arange(self.time_masks, device=features.device)

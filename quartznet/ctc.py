@@ -66,16 +66,21 @@ def frames_needed(ids: Sequence[int]) -> int:
     return len(ids) + sum(first == second for first, second in pairwise(ids))
 
 
-def read_paths(path: Tensor, lengths: Tensor, blank: int) -> list[list[int]]:
-    """The texts of paths (batch, time), of which ``lengths`` (batch,) frames are valid.
+def emissions(path: Tensor, lengths: Tensor, blank: int) -> Tensor:
+    """Which frames of paths (batch, time), valid up to ``lengths`` (batch,), emit a label; bool, the same shape.
 
     A frame emits its label unless that is the blank or the label of the frame before:
 
         path   _ h h _ e l l _ l o      emits  h e l l o
     """
     before = functional.pad(path, (1, 0), value=blank)[:, :-1]
-    is_valid = torch.arange(path.shape[1], device=path.device) < lengths.to(path.device).unsqueeze(1)
-    emits = (path != blank) & (path != before) & is_valid
+    is_valid = torch.arange(path.shape[1], device=path.device) < lengths[:, None]
+    return (path != blank) & (path != before) & is_valid
+
+
+def read_paths(path: Tensor, lengths: Tensor, blank: int) -> list[list[int]]:
+    """The texts of paths (batch, time), of which ``lengths`` (batch,) frames are valid."""
+    emits = emissions(path, lengths.to(path.device), blank)
     return [row[keep].tolist() for row, keep in zip(path.cpu(), emits.cpu(), strict=True)]
 
 

@@ -85,7 +85,9 @@ class LogMel(nn.Module):
             a multiple of ``pad_to``; lengths (batch,), the real frames.
 
         Raises:
-            ValueError: for a row too short for its STFT padding, or without a single frame.
+            ValueError: for a signal too short for its STFT padding, or a row without a single frame. On a GPU the
+                lengths are not looked at, for that would wait until the GPU has done all that it was told: there the
+                features of such a row are NaN throughout, and so is every loss that it has a part in.
         """
         lengths = frame_counts(signal_lengths, self.config)
         self._check(signal, signal_lengths, lengths)
@@ -104,10 +106,36 @@ class LogMel(nn.Module):
         """
         if self.config.rule == "2.5" or len(signal) == 0:  # depends on no other row anyway
             return self(signal, signal_lengths)
-        clips = [self(row[None, :length], length[None]) for row, length in zip(signal, signal_lengths, strict=True)]
+        samples = signal_lengths.tolist()  # all at once: each look at a GPU's tensor waits for it
+        clips = [
+            self(row[None, :count], length[None])
+            for row, length, count in zip(signal, signal_lengths, samples, strict=True)
+        ]
         longest = max(features.shape[2] for features, _ in clips)
         stacked = [F.pad(features, (0, longest - features.shape[2])) for features, _ in clips]
         return torch.cat(stacked), torch.cat([lengths for _, lengths in clips])
+
+    @torch.no_grad()
+    def rows(self, signal: Tensor, signal_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """``each`` in one computation that looks at no value, so that nothing waits and a CUDA graph can hold it.
+
+        Every row's edges are reflected where the row ends: sample ``i - 256`` of the padded row is that at ``|i|``, or,
+        from the length L on, at ``2 (L - 1) - i``. The same call and shapes, except that the frames are those of
+        ``samples``, not those of the longest row.
+
+        Lengths are not checked either: each must be at least ``shortest``.
+        """
+        lengths = frame_counts(signal_lengths, self.config)
+        with torch.autocast(signal.device.type, enabled=False):
+            signal = self._prepare(signal.float(), signal_lengths)
+            if self.config.rule != "2.5":
+                edge = self.config.fft_size // 2
+                index = torch.arange(-edge, signal.shape[1] + edge, device=signal.device).abs()
+                last = signal_lengths[:, None] - 1
+                signal = signal.gather(1, torch.where(index > last, 2 * last - index, index).clamp(min=0))
+            power = self._power_spectrum(signal, center=self.config.rule == "2.5")
+            features = self._normalize(torch.log(self.filterbank.float() @ power + LOG_GUARD), lengths)
+        return F.pad(features, (0, -features.shape[2] % self.config.pad_to if self.config.pad_to else 0)), lengths
 
     def _check(self, signal: Tensor, signal_lengths: Tensor, lengths: Tensor) -> None:
         if signal.dim() != 2 or signal_lengths.shape != signal.shape[:1]:
@@ -119,7 +147,7 @@ class LogMel(nn.Module):
             return
         if self.config.rule != "2.5" and signal.shape[1] < self.shortest:
             raise ValueError(f"a clip of {signal.shape[1]} samples is too short; the front end needs {self.shortest}")
-        if int(lengths.min()) < 1:
+        if lengths.device.type == "cpu" and int(lengths.min()) < 1:
             raise ValueError(f"a clip of {int(signal_lengths.min())} samples has no frame; leave empty clips out")
 
     def _prepare(self, signal: Tensor, signal_lengths: Tensor) -> Tensor:
@@ -132,24 +160,32 @@ class LogMel(nn.Module):
             signal.masked_fill_(samples >= signal_lengths[:, None], 0.0)
         return signal
 
-    def _power_spectrum(self, signal: Tensor) -> Tensor:
-        """``(batch, samples)`` -> ``(batch, fft_size / 2 + 1, floor(samples / hop) + 1)``."""
+    def _power_spectrum(self, signal: Tensor, center: bool = True) -> Tensor:
+        """``(batch, samples)`` -> ``(batch, fft_size / 2 + 1, floor(samples / hop) + 1)``.
+
+        ``center`` False: of samples that have ``fft_size / 2`` more at either end already.
+        """
         config = self.config
         edges = "constant" if config.rule == "2.5" else "reflect"
         sizes = (config.fft_size, config.hop, config.window_size)
         if len(signal) == 0:  # torch.stft wants a row
             return signal.new_zeros(0, config.fft_size // 2 + 1, signal.shape[1] // config.hop + 1)
-        spectrum = torch.stft(signal, *sizes, self.window.float(), pad_mode=edges, return_complex=True)
+        window = self.window.float()
+        spectrum = torch.stft(signal, *sizes, window, center=center, pad_mode=edges, return_complex=True)
         return torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
 
     def _normalize(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Zero mean and unit deviation over real frames; a lone frame, which has no deviation, becomes zero."""
+        """Zero mean and unit deviation over real frames; a lone frame, which has no deviation, becomes zero.
+
+        All of a row without a frame becomes NaN: 0 / 0.
+        """
         real = torch.arange(features.shape[2], device=features.device) < lengths[:, None, None]  # (batch, 1, frames)
+        beyond = torch.zeros_like(lengths, dtype=features.dtype) / lengths
         if self.config.normalize == "none":
-            return features.masked_fill(~real, 0.0)
+            return torch.where(real, features, beyond[:, None, None])
         axes = (2,) if self.config.normalize == "per_feature" else (1, 2)
         count = lengths[:, None, None] * (1 if len(axes) == 1 else features.shape[1])
         mean = features.masked_fill(~real, 0.0).sum(axes, keepdim=True) / count
-        centred = (features - mean).masked_fill(~real, 0.0)
+        centred = torch.where(real, features - mean, beyond[:, None, None])
         deviation = (centred.square().sum(axes, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
         return centred / (deviation + STD_GUARD)

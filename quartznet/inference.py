@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quartznet import block_adapters, lora
+from quartznet.backend import uses_triton
 from quartznet.layers import Conv, SubBlock, output_length, shuffle_channels, time_mask
 
 
@@ -56,21 +57,23 @@ class FoldedBlock(nn.Module):
         self.residual = None if block.residual is None else FoldedSubBlock(block.residual)
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        x = self._mask(x, lengths)
-        inputs = x
+        mask = self._mask(x, lengths)
+        inputs = x = x if mask is None else x * mask
         for index, layer in enumerate(self.layers):
-            x = layer(x if index == 0 else self._mask(x, lengths))
-            lengths = output_length(lengths, layer.stride)
+            x = layer(x if index == 0 or mask is None else x * mask)
+            if layer.stride > 1:  # else lengths and mask stay as they are; to make them anew is half of all launches
+                lengths = output_length(lengths, layer.stride)
+                mask = self._mask(x, lengths)
             if index == len(self.layers) - 1 and self.residual is not None:
                 x += self.residual(inputs)
             x = F.relu_(x)
         return x, lengths
 
-    def _mask(self, x: Tensor, lengths: Tensor) -> Tensor:
+    def _mask(self, x: Tensor, lengths: Tensor) -> Tensor | None:
         # A look at the lengths is free on a CPU; on a GPU it would wait for the device, so there the mask is always on.
         if not self.masked or (x.device.type == "cpu" and bool((lengths >= x.shape[3]).all())):
-            return x
-        return x * time_mask(lengths, x.shape[3], x.dtype)
+            return None
+        return time_mask(lengths, x.shape[3], x.dtype)
 
 
 def fold_block(block: nn.Module) -> FoldedBlock:
@@ -81,11 +84,20 @@ def fold_block(block: nn.Module) -> FoldedBlock:
     return folded
 
 
-def fold(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+def _without_lora(encoder: nn.Module) -> nn.Module:
+    """The same encoder; merged corrections, which have nothing more to say, are taken off."""
+    lora.remove(encoder)
+    return encoder
+
+
+def fold(model: nn.Module, dtype: torch.dtype, kernels: str = "auto") -> nn.Module:
     """A copy of a ``QuartzNet`` with every block folded, weights in ``dtype``; the front end stays in fp32.
 
+    Where ``kernels`` chooses the fused ones (``quartznet.backend``), which apply norms at no cost, nothing is folded.
+
     Raises:
-        ValueError: for a dtype other than float32, bfloat16 or, on a GPU, float16.
+        ValueError: for a dtype other than float32, bfloat16 or, on a GPU, float16; for kernels triton where they
+            cannot be used.
     """
     allowed = [torch.float32, torch.bfloat16] + ([torch.float16] if model.device.type == "cuda" else [])
     if dtype not in allowed:
@@ -95,6 +107,13 @@ def fold(model: nn.Module, dtype: torch.dtype) -> nn.Module:
         raise ValueError("this model is already in its inference form; call for_inference on the original")
     fast = copy.deepcopy(model).eval()
     lora.merge(fast.encoder)
+    fast.fused = uses_triton(kernels, _without_lora(fast.encoder), dtype)
+    if fast.fused:
+        for part in fast.encoder.modules():
+            if isinstance(part, Conv):
+                part.to(dtype)
+        fast.decoder.to(dtype)
+        return fast.requires_grad_(False)
     fast.encoder.blocks = nn.ModuleList(fold_block(block) for block in fast.encoder.blocks)
     fast.encoder.to(dtype)
     fast.decoder.to(dtype)

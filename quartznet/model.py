@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quartznet.alphabet import Alphabet
+from quartznet.backend import uses_triton
 from quartznet.config import BlockConfig, ModelConfig
 from quartznet.features import LogMel
 from quartznet.inference import fold
@@ -127,10 +128,24 @@ class QuartzNet(nn.Module):
         self.front_end = LogMel(config.features)
         self.encoder = Encoder(config.features.mels, config.blocks, config.masked)
         self.decoder = Decoder(self.encoder.out_channels, len(config.labels) + 1)
+        self.fused = False  # see use_kernels
+        self.recompute = False  # fused, in training: keep half of the activations, and compute the rest twice
 
     @property
     def device(self) -> torch.device:
         return self.decoder.weight.device
+
+    def use_kernels(self, name: str, dtype: torch.dtype = torch.float32) -> "QuartzNet":
+        """This network, its encoder from now on computed as ``quartznet.backend`` says: auto, plain or triton.
+
+        Args:
+            dtype: of the activations to come, for the test that auto makes.
+
+        Raises:
+            ValueError: for another name, or triton where it cannot be.
+        """
+        self.fused = uses_triton(name, self.encoder, dtype)
+        return self
 
     def features(self, signal: Tensor, signal_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """``(batch, samples)``, ``(batch,)`` -> log-mel ``(batch, mels, frames)``, fp32, and frames ``(batch,)``."""
@@ -168,6 +183,12 @@ class QuartzNet(nn.Module):
         ``time`` is ``output_length(frames)`` in training, and may be longer in evaluation.
         """
         frames = features.shape[2]
+        if self.fused:
+            from quartznet.fused import encode  # needs Triton
+
+            kind = features.device.type
+            dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.decoder.weight.dtype
+            return encode(self.encoder, features, lengths, dtype, self.recompute)
         # More padding changes nothing where it is masked, but in training it would enter the batch norms' statistics.
         if features.device.type == "cpu" and self.config.masked and not self.training:
             features = F.pad(features, (0, rounded_frames(frames) - frames))
@@ -193,13 +214,16 @@ class QuartzNet(nn.Module):
 
         return transcribe(self, paths, batch_seconds)
 
-    def for_inference(self, dtype: torch.dtype = torch.float32) -> "QuartzNet":
+    def for_inference(self, dtype: torch.dtype = torch.float32, kernels: str = "auto") -> "QuartzNet":
         """A copy for evaluation only, same call, same shapes: batch norms folded into convolutions, ``dtype`` inside.
+
+        On a GPU the fused kernels take the place of the folding, as ``kernels`` says (``quartznet.backend``).
 
         Frames beyond each utterance hold other values than before (fewer masks are needed); the real ones are equal up
         to rounding. The copy cannot be trained.
 
         Raises:
-            ValueError: for a dtype other than float32, bfloat16 or, on a GPU, float16.
+            ValueError: for a dtype other than float32, bfloat16 or, on a GPU, float16; for kernels triton where they
+                cannot be used.
         """
-        return fold(self, dtype)
+        return fold(self, dtype, kernels)

@@ -23,8 +23,9 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
-from quartznet.audio import change_speed, read_audio
+from quartznet.audio import read_audio
 from quartznet.effects import CODECS, in_room, mixed, noise_part, stretch, telephone, through_codec
+from quartznet.speed import change_speed
 
 SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".opus")
 
@@ -324,13 +325,22 @@ class WaveformAugment:
             if needs_files in self.steps:
                 assert needs_files.files  # listed now, so that a wrong folder stops the run before it begins
 
+    @property
+    def is_speed_alone(self) -> bool:
+        """Whether nothing follows the speed, which may then be changed later, by ``quartznet.speed.change_speeds``."""
+        return not self.steps
+
+    def draw_speed(self, generator: Generator) -> float:
+        """The first number that is drawn for a clip: the speed at which a call would play it."""
+        return choose_speed(self.speeds, generator)
+
     def __call__(self, signal: Tensor, generator: Generator) -> Tensor:
         """(samples,) float32 -> (samples',), see ``longest_factor``; with nothing to do, the signal itself."""
         return self.traced(signal, generator)[0]
 
     def traced(self, signal: Tensor, generator: Generator) -> tuple[Tensor, list[str]]:
         """The same, and the names of what was applied."""
-        speed = choose_speed(self.speeds, generator)
+        speed = self.draw_speed(generator)
         names = [f"speed {speed:g}"] if speed != 1.0 else []
         signal = change_speed(signal, speed)
         for step in self.steps:

@@ -1,4 +1,4 @@
-"""read_audio, audio_duration, change_speed: generated sounds, sines as the judge, every kind of bad file."""
+"""read_audio, audio_duration: generated sounds, sines as the judge, every kind of bad file."""
 
 import math
 import os
@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from quartznet.audio import audio_blocks, audio_duration, change_speed, read_audio
+from quartznet.audio import audio_blocks, audio_duration, read_audio
 
 
 def tone(hertz: float = 440.0, seconds: float = 1.0, rate: int = 16000) -> np.ndarray:
@@ -278,26 +278,6 @@ def test_samples_that_are_no_numbers(tmp_path: Path, value: float) -> None:
 def test_impossible_cuts(tmp_path: Path, offset: float, duration: float | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_audio(write(tmp_path / "a.wav", tone()), offset=offset, duration=duration)
-
-
-@pytest.mark.parametrize("speed", [0.9, 0.97, 1.1, 1.25])
-def test_speed_changes_length_and_pitch_together(speed: float) -> None:
-    faster = change_speed(torch.from_numpy(tone(400.0)), speed)
-    assert len(faster) == -(-16000 * 100 // round(100 * speed))
-    expected = tone(400.0 * speed)[: len(faster)]
-    middle = slice(200, min(len(faster), len(expected)) - 200)
-    assert np.abs(faster.numpy()[middle] - expected[middle]).max() < 5e-3
-
-
-def test_speed_one_returns_the_signal_itself() -> None:
-    signal = torch.randn(50)
-    assert change_speed(signal, 1.0) is signal
-
-
-@pytest.mark.parametrize("speed", [0.0, -1.0, float("nan"), 50.0])
-def test_impossible_speeds(speed: float) -> None:
-    with pytest.raises(ValueError, match=r"speed must be between 0\.1 and 10, got"):
-        change_speed(torch.zeros(10), speed)
 
 
 def test_real_clips_decode_to_their_stated_durations(shared: Path) -> None:

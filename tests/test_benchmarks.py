@@ -16,7 +16,12 @@ def test_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     loading.main()
     first, _, *rows = capsys.readouterr().out.splitlines()
     assert first == "10 clips, 9 s, rates [16000] Hz"
-    assert len(rows) == 7 and all(float(row.split()[-1]) > 0 for row in rows)
+    assert len(rows) == 11 and all(float(row.split()[-1]) > 0 for row in rows)
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--for-gpu"])
+    loading.main()
+    alone = capsys.readouterr().out.splitlines()[2:]
+    assert [row.partition("  ")[0] for row in alone[::2]] == ["for a GPU, one core, three speeds", ""]
+    assert len(alone) == 4 and all("ratio" in row for row in alone[1::2])
 
 
 def test_methods_plan_is_made_of_commands_that_train_understands(

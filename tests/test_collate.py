@@ -1,10 +1,14 @@
 """Padding by hand, lengths in use, and batches in which clips failed."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 from torch.testing import assert_close
 
-from data.collate import collate, rounded_length
+from data.collate import collate
 from data.dataset import Item
+from quartznet.lengths import rounded_length
 
 
 def item(samples: list[float], letters: list[int], name: str) -> Item:
@@ -31,9 +35,15 @@ def test_everything_failed() -> None:
     assert batch.signal.shape == batch.targets.shape == (0, 0)
 
 
-def test_lengths_are_few_and_little_longer() -> None:
-    assert [rounded_length(n) for n in (0, 1, 31, 32, 33, 34, 63, 64, 65)] == [0, 1, 31, 32, 34, 34, 64, 64, 68]
-    lengths = {n: rounded_length(n) for n in range(8_000, 256_001, 7)}
-    assert all(n <= padded <= n * 17 / 16 for n, padded in lengths.items())
-    assert len(set(lengths.values())) == 5 * 16 + 1  # 8192 to 262144
+def test_signals_are_padded_to_few_lengths() -> None:
     assert collate([item([0.0] * 1001, [], "a")]).signal.shape == (1, rounded_length(1001))
+
+
+def test_speeds_that_are_still_to_come() -> None:
+    items = [replace(item([1] * 40, [], name), speed=speed) for name, speed in (("a", 0.9), ("b", 1.1))]
+    batch = collate([items[0], broken("x"), items[1]])
+    assert batch.speeds == (0.9, 1.1) and batch.host_lengths == (40, 40) and len(batch.skipped) == 1
+    assert collate([item([1], [], "a")]).speeds is None
+    assert collate([broken("a")]).at_speed().speeds is None
+    with pytest.raises(ValueError, match="1 of 2 items are still to be played at a speed; give it to all or none"):
+        collate([items[0], item([1], [], "b")])

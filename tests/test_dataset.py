@@ -15,8 +15,9 @@ from data.dataset import SpeechDataset, normalised, usable
 from data.manifest import Utterance
 from data.samplers import BucketSampler
 from quartznet.alphabet import Alphabet
-from quartznet.audio import change_speed, read_audio
+from quartznet.audio import read_audio
 from quartznet.config import AugmentSettings
+from quartznet.speed import change_speed
 from quartznet.text import find_language, language_from_texts
 from quartznet.waveform import Gain, WaveformAugment, WhiteNoise
 
@@ -62,6 +63,42 @@ def test_every_speed_is_heard(clip: Path) -> None:
     assert {len(signal) for signal in signals} == set(expected)
     for signal in signals:
         assert_close(signal, expected[len(signal)])
+
+
+def test_a_speed_may_come_later(clip: Path) -> None:
+    """The same speeds for the same (seed, epoch, index), and the same samples in the end."""
+    clips = [Utterance(clip, "a", 0.5)] * 12
+    now = SpeechDataset(clips, ALPHABET, augment=speeds(*SPEEDS), seed=3)
+    later = SpeechDataset(clips, ALPHABET, augment=speeds(*SPEEDS), seed=3, speed_later=True)
+    for epoch in (0, 5):
+        now.set_epoch(epoch)
+        later.set_epoch(epoch)
+        expected, batch = collate([now[index] for index in range(12)]), collate([later[index] for index in range(12)])
+        assert expected.speeds is None and set(batch.speeds) == set(SPEEDS)
+        assert batch.signal_lengths.tolist() == [8000] * 12 and batch.seconds(16000) == expected.seconds(16000)
+        heard = batch.at_speed()
+        assert torch.equal(heard.signal_lengths, expected.signal_lengths)
+        assert_close(heard.signal, expected.signal, rtol=1e-5, atol=1e-6)
+
+
+def test_a_speed_does_not_come_later_than_what_hears_it(clip: Path) -> None:
+    noisy = WaveformAugment(AugmentSettings(speeds=(0.9,), gain=Gain(0.5)), 16000)
+    for augment, samples, speed in ((noisy, 8889, None), (None, 8000, None), (speeds(0.9), 8000, 0.9)):
+        item = SpeechDataset([Utterance(clip, "a", 0.5)], ALPHABET, augment=augment, speed_later=True)[0]
+        assert (len(item.signal), item.speed) == (samples, speed)
+
+
+def test_a_clip_is_judged_by_the_length_that_it_will_have(clip: Path) -> None:
+    told = [Utterance(clip, "ab" * 6, 0.5, origin="m:1")]
+    for speed, outputs in ((1.0, 24), (2.0, 12), (2.0, 11)):
+        items = [
+            SpeechDataset(told, ALPHABET, augment=speeds(speed), samples_per_output=samples, speed_later=later)[0]
+            for later in (False, True)
+            for samples in [int(8000 / speed) // outputs]
+        ]
+        assert items[0].problem == items[1].problem and bool(items[1].problem) == (outputs < 12)
+    short = SpeechDataset(told, ALPHABET, augment=speeds(2.0), shortest=4001, speed_later=True)
+    assert short[0].problem == "m:1: the clip has 4000 samples, the network needs 4001" and short[0].speed is None
 
 
 def test_every_failure_is_a_message_with_its_place(clip: Path) -> None:

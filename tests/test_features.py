@@ -74,6 +74,17 @@ def test_each_is_every_clip_alone(rule: str) -> None:
         assert not together[row, :, int(count) :].any()
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_rows_are_the_features_of_every_clip_alone(rule: str) -> None:
+    module = front_end(rule=rule)
+    signal, lengths = torch.randn(5, 9000) * 0.1, torch.tensor([6400, 8003, 257, 9000, 479])  # dirt beyond the ends
+    found, frames = module.rows(signal, lengths)
+    expected, expected_frames = module.each(signal * (torch.arange(9000) < lengths[:, None]), lengths)
+    assert frames.tolist() == expected_frames.tolist()
+    torch.testing.assert_close(found[:, :, : expected.shape[2]], expected, rtol=1e-5, atol=1e-5)
+    assert not found[:, :, expected.shape[2] :].any() and found.shape[2] % 16 == 0
+
+
 def test_all_steps_of_one_frame_by_hand() -> None:
     """The middle frame of a short clip, from the definition: pre-emphasis, window, DFT, mel, logarithm."""
     config = FeatureConfig(rule="2.5", normalize="none", pad_to=0)
@@ -132,6 +143,21 @@ def test_bad_input_is_refused() -> None:
         front_end(rule="0.x")(torch.zeros(1, 200), torch.tensor([200]))
     with pytest.raises(ValueError, match="has no frame; leave empty clips out"):
         front_end()(torch.zeros(2, 4000), torch.tensor([4000, 100]))
+
+
+@pytest.mark.parametrize("normalize", ["per_feature", "all_features", "none"])
+@pytest.mark.parametrize("rule", ["0.x", "2.5"])
+def test_where_lengths_are_not_looked_at_a_clip_without_a_frame_is_nan(
+    rule: str, normalize: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU, that is; here the look is left out."""
+    module, signal = front_end(rule=rule, normalize=normalize), torch.randn(2, 4000) * 0.1
+    signal[1] = 0.0
+    expected, _ = module(signal[:1], torch.tensor([4000]))
+    monkeypatch.setattr(LogMel, "_check", lambda *_: None)
+    features, frames = module(signal, torch.tensor([4000, 0]))
+    assert frames[1] == 0 and features[1, :, :25].isnan().all()
+    torch.testing.assert_close(features[:1], expected)
 
 
 @pytest.mark.parametrize("rule", RULES)

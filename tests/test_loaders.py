@@ -3,7 +3,9 @@
 import signal
 from pathlib import Path
 
+import pytest
 import tones
+import torch
 
 from data.loaders import be_deaf, evaluation_loader, training_loader
 from data.manifest import read_manifest
@@ -20,6 +22,21 @@ def test_every_process_trains_on_as_many_batches(tmp_path: Path) -> None:
     names = [[name for batch in loader for name in batch.names] for loader in loaders]
     assert len(loaders[0]) == len(loaders[1]) == 2
     assert len({*names[0], *names[1]}) == 4
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_speeds_changed_later_are_those_of_the_loader(tmp_path: Path, workers: int) -> None:
+    clips = read_manifest(tones.write_corpus(tmp_path))
+    settings = TrainSettings(data=DataSettings(batch_seconds=2.0, workers=workers))
+    now = training_loader(clips, ALPHABET, settings, 16000)
+    later = training_loader(clips, ALPHABET, settings, 16000, speed_later=True)
+    for expected, batch in zip(now, later, strict=True):
+        heard = batch.at_speed()
+        assert batch.speeds is not None and (heard.names, heard.texts) == (expected.names, expected.texts)
+        assert (
+            torch.equal(heard.signal_lengths, expected.signal_lengths) and heard.signal.shape == expected.signal.shape
+        )
+        torch.testing.assert_close(heard.signal, expected.signal, rtol=1e-5, atol=1e-6)
 
 
 def test_evaluation_reads_each_clip_once_as_it_is(tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 import copy
 import math
+import sys
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from quartznet.config import OptimSettings
-from quartznet.optim import NovoGrad, build_optimizer
+from quartznet.optim import NovoGrad, add_divided, build_optimizer
 
 
 def small_network() -> nn.Module:
@@ -185,3 +186,26 @@ def test_impossible_settings() -> None:
         NovoGrad(parameters, lr=-0.1)
     with pytest.raises(ValueError, match=r"betas must be in \[0, 1\), got \(0.9, 1.0\)"):
         NovoGrad(parameters, betas=(0.9, 1.0))
+    weights = nn.Parameter(torch.zeros(1))
+    for choice in ({"skip": torch.zeros(())}, {"max_norm": 1.0}):
+        with pytest.raises(ValueError, match="skip and max_norm need"):
+            NovoGrad([weights]).step(**choice)
+
+
+def test_division_by_reciprocals_is_the_same_but_for_rounding() -> None:
+    gradients = [torch.randn(3, 4), torch.randn(1), torch.randn(100)]
+    divisors = torch.tensor([0.3, 7.0, 1e-8])
+    sums = [torch.zeros_like(gradient) for gradient in gradients]
+    add_divided(sums, gradients, divisors, by_product=True)
+    for total, gradient, divisor in zip(sums, gradients, divisors, strict=True):
+        torch.testing.assert_close(total, gradient / divisor, rtol=2.5e-7, atol=0.0)
+    add_divided(sums, [-gradient for gradient in gradients], divisors, by_product=False)
+    for total, gradient, divisor in zip(sums, gradients, divisors, strict=True):
+        assert (total.abs() <= 2.5e-7 * (gradient / divisor).abs()).all()
+
+
+def test_the_kernel_needs_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "quartznet.novograd_kernel", raising=False)
+    with pytest.raises(ValueError, match="needs the package triton"):
+        NovoGrad([nn.Parameter(torch.zeros(1))], kernel=True)
