@@ -14,18 +14,19 @@ import time
 import wave
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from benchmarks import gpu_clock
 from benchmarks.gpu_report import Column, Section
 from benchmarks.gpu_train import free
-from benchmarks.gpu_ways import Bench, Way, speaking
+from benchmarks.gpu_ways import Bench, NotOffered, Way, for_inference, recogniser, refusals, speaking
 from quartznet import load_model
 from quartznet.batch import Batch
-from quartznet.ctc import greedy_decode
 from quartznet.model import QuartzNet
 
+Made = TypeVar("Made")
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 WHO = (Column("way", "way", 9, left=True), Column("precision", "prec", 6, left=True))
 LATENCY = (
@@ -55,26 +56,15 @@ LONG = (
 )
 
 
-def network(bench: Bench, way: Way, dtype: torch.dtype) -> QuartzNet:
-    """That of ``--init``, or the first preset with random weights, in its form for inference."""
+def network(bench: Bench, way: Way) -> QuartzNet:
+    """That of ``--init``, or the first preset with random weights, in evaluation mode. Raises NotOffered."""
     if bench.init is not None:
         model = load_model(bench.init).to(bench.device)
     else:
         batch, _ = bench.batches(bench.sizes.clips[-1], 4 * bench.sizes.clips[-1], host=False)
         model = speaking(bench.model(bench.presets[0]), batch)
-    return way.prepare(model).eval().for_inference(dtype)
-
-
-def answerer(model: QuartzNet) -> Callable[[Batch], list[str]]:
-    """A batch on the host -> its texts."""
-
-    @torch.inference_mode()
-    def answer(batch: Batch) -> list[str]:
-        signal = batch.signal.to(model.device, non_blocking=True)
-        log_probs, lengths = model(signal, batch.signal_lengths.to(model.device, non_blocking=True))
-        return greedy_decode(log_probs, lengths, model.alphabet)
-
-    return answer
+    with refusals():
+        return way.prepare(model).eval()
 
 
 def clock(answer: Callable[[Batch], list[str]], batches: Sequence[Batch], count: int) -> list[float]:
@@ -85,6 +75,15 @@ def clock(answer: Callable[[Batch], list[str]], batches: Sequence[Batch], count:
         answer(batches[number % len(batches)])
         times.append(1000 * (time.perf_counter() - begin))
     return times
+
+
+def made(bench: Bench, section: Section, way: Way, precision: str, make: Callable[..., Made]) -> Made | None:
+    """``make`` of a way, its network and a type of numbers; None, and a row that says why, where that is refused."""
+    try:
+        return make(way, network(bench, way), TYPES[precision])
+    except NotOffered as error:
+        section.row({"way": way.name, "precision": precision, "note": str(error)})
+        return None
 
 
 def chosen(bench: Bench) -> list[str]:
@@ -110,7 +109,9 @@ def latency(bench: Bench, section: Section) -> None:
         for precision in chosen(bench):
             if section.is_over(f"latency of {way.name} {precision}"):
                 return
-            answer = answerer(network(bench, way, TYPES[precision]))
+            answer = made(bench, section, way, precision, recogniser)
+            if answer is None:
+                continue
             clock(answer, batches, min(10, count))
             times = clock(answer, batches, count)
 
@@ -132,8 +133,8 @@ def throughput(bench: Bench, section: Section) -> None:
     for way in bench.ways:
         for precision in sorted(chosen(bench), key=lambda name: name != "bf16"):
             clips = sizes.clips if precision == "bf16" or bench.full else sizes.clips[-1:]
-            answer = answerer(network(bench, way, TYPES[precision]))
-            for clip in clips:
+            answer = made(bench, section, way, precision, recogniser)
+            for clip in clips if answer is not None else ():
                 for count in sizes.rows:
                     if section.is_over(f"throughput of {way.name} {precision} from {clip:g} s, {count} clips on"):
                         return
@@ -176,11 +177,13 @@ def long_file(bench: Bench, section: Section) -> None:
     section.begin("long file", LONG)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "noise.wav"
-        for way in bench.ways:
+        for way in (way for way in bench.ways if not way.graphs):  # which has no windows
             for precision in ("bf16", "fp32"):
                 if section.is_over(f"long file, {way.name} {precision}"):
                     return
-                model = network(bench, way, TYPES[precision])
+                model = made(bench, section, way, precision, for_inference)
+                if model is None:
+                    continue
                 write_noise(path, seconds, model.config.features.sample_rate)
                 model.transcribe([path], 600.0)
                 begin = time.perf_counter()

@@ -19,19 +19,20 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch.utils.data import DataLoader
 
 from benchmarks.gpu_report import Column, Section
 from benchmarks.gpu_train import free
-from benchmarks.gpu_ways import Bench, Stepper, Way, precision
+from benchmarks.gpu_ways import Bench, Stepper, Way, batches_of, is_connected, precision
 from data.clips import Clips, choose_language, prepare, read_data
 from data.loaders import evaluation_loader, training_loader
 from data.manifest import Utterance
 from quartznet.batch import Batch
 from quartznet.config import DataSettings, OptimSettings, TrainSettings
-from quartznet.engine import go_to, groups
+from quartznet.engine import go_to
 from quartznet.initial import build_model, read_base
 from quartznet.metrics import ErrorCounts, error_counts
 from quartznet.model import QuartzNet
@@ -39,6 +40,7 @@ from quartznet.recognition import recognise
 from quartznet.schedules import learning_rate
 from quartznet.significance import paired_bootstrap
 
+CPU = torch.device("cpu")
 RATE = 0.001  # the default of optim.lr: a tenth of that from scratch
 LEARNING = (
     Column("run", "", 23, left=True),
@@ -107,17 +109,16 @@ def loader_of(real: Real, model: QuartzNet, clips: Sequence[Utterance], device: 
     """The loader of ``train.py``."""
     rate, pin = model.config.features.sample_rate, device.type == "cuda"
     shortest, outputs = model.front_end.shortest, model.samples_per_output
-    return training_loader(
-        clips, model.alphabet, real.settings, rate, pin, shortest=shortest, samples_per_output=outputs
-    )
+    make = partial(training_loader, clips, model.alphabet, real.settings, rate, pin)
+    return make(shortest=shortest, samples_per_output=outputs, speed_later=pin and is_connected())
 
 
 def first_batches(real: Real, bench: Bench) -> list[Batch]:
     """As many batches as there are steps, of as many epochs as that takes."""
-    loader, found = loader_of(real, real.model(torch.device("cpu")), real.clips.train, bench.device), []
+    loader, found = loader_of(real, real.model(CPU), real.clips.train, bench.device), []
     for epoch in itertools.count():
         go_to(loader, epoch, 0)
-        for [batch] in groups(loader, 1):
+        for batch in batches_of(loader, CPU):
             found += [batch] if len(batch) else []
             if len(found) == bench.steps:
                 return found
@@ -244,18 +245,18 @@ def epoch(bench: Bench, real: Real, section: Section) -> None:
         begin = time.perf_counter()
         loader = loader_of(real, model, clips, bench.device)
         go_to(loader, 0, 0)
-        figures = run_epoch(stepper, groups(loader, 1), bench, begin)
+        figures = run_epoch(stepper, batches_of(loader, bench.device), bench, begin)
     section.begin("epoch", LOADING)
     mean = sum(sampled) / len(sampled) if sampled else None
     section.row({"run": f"{way.name} bf16", "sampled": mean, **figures})
 
 
-def run_epoch(stepper: Stepper, batches: Iterator[list[Batch]], bench: Bench, begin: float) -> dict:
+def run_epoch(stepper: Stepper, batches: Iterator[Batch], bench: Bench, begin: float) -> dict:
     """Steps until the epoch ends or patience does; the first batch, for which processes start, is not counted."""
-    stepper(next(batches)[0])
+    stepper(next(batches))
     start, waited, seconds, count, spans = time.perf_counter(), 0.0, 0.0, 0, []
     before = start
-    for [batch] in batches:
+    for batch in batches:
         waited += time.perf_counter() - before
         if len(batch):
             spans.append(_span(stepper, batch, bench.device))

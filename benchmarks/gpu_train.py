@@ -19,9 +19,18 @@ import torch
 from benchmarks import gpu_clock
 from benchmarks.gpu_report import Column, Section
 from benchmarks.gpu_twin import TWIN, as_nemo, as_twin, compiled, difference, is_nemo_here
-from benchmarks.gpu_ways import ENGLISH, PRECISIONS, Bench, Stepper, Way, checkpointed, precision, with_statistics
+from benchmarks.gpu_ways import (
+    ENGLISH,
+    PRECISIONS,
+    Bench,
+    NotOffered,
+    Stepper,
+    Way,
+    checkpointed,
+    precision,
+    with_statistics,
+)
 from quartznet.batch import Batch
-from quartznet.config import TrainSettings
 
 FIRST = (Column("way", "way", 9, left=True), Column("precision", "prec", 5, left=True))
 SHAPE = (Column("clip", "clip", 5, ".1f"), Column("padded", "batch", 6, ".0f"))
@@ -94,11 +103,13 @@ def step_row(bench: Bench, stepper: Stepper, batches: Sequence[Batch], counted: 
 
 
 def guarded(bench: Bench, section: Section, first: dict, work: Callable[[], dict]) -> dict:
-    """A row of ``work``, or a note that the memory was full."""
+    """A row of ``work``, or a note that the memory was full, or of what the product refuses."""
     try:
         return section.row({**first, **work()})
     except torch.OutOfMemoryError:
         found = {**first, "note": "out of memory"}
+    except NotOffered as error:
+        found = {**first, "note": str(error)}
     free(bench.device)  # not inside the handler, where the error still holds what did not fit
     return section.row(found)
 
@@ -136,7 +147,11 @@ def steps(bench: Bench, section: Section) -> None:
 
 
 def _steps_of(bench: Bench, section: Section, way: Way, preset: str, dtype: str, wanted: Sequence[Cell]) -> None:
-    stepper = bench.stepper(way, preset, dtype)
+    try:
+        stepper = bench.stepper(way, preset, dtype)
+    except NotOffered as error:
+        section.row({"way": way.name, "precision": wanted[0].precision, "note": str(error)})
+        return
     for number, cell in enumerate(wanted):
         if section.is_over(f"{len(wanted) - number} figures of {preset} {way.name} {cell.precision}"):
             return
@@ -157,22 +172,25 @@ def largest(bench: Bench, section: Section) -> None:
     preset = bench.presets[0]
     section.say(f"{preset}: the largest batch of {bench.sizes.clips[-1]:g}-s clips, found by doubling")
     section.begin("largest", LARGEST)
-    for way in bench.ways:
+    for way in (way for way in bench.ways if not way.graphs):  # whose recordings would stay in memory
         for name in ("bf16", "fp32"):
             for recompute in ("kept", "recomputed"):
                 if section.is_over(f"largest batch, {way.name} {name} {recompute}"):
                     return
                 first = {"way": way.name, "precision": name, "recompute": recompute, "clip": bench.sizes.clips[-1]}
                 with precision(name) as dtype:
-                    model = way.prepare(bench.model(preset))
-                    model = model if recompute == "kept" else checkpointed(model)
-                    if model is None:
-                        section.row({**first, "note": "not offered by the network"})
-                        continue
-                    stepper = Stepper(way, model, TrainSettings(precision=dtype))
-                    row = guarded(bench, section, first, partial(find_largest, bench, stepper, section))
-                    section.say(f"  ended by {row.get('stopped_by', 'the first batch')}")
-                    free(bench.device)
+                    row = guarded(bench, section, first, partial(largest_of, bench, section, way, dtype, recompute))
+                if "stopped_by" in row:
+                    section.say(f"  ended by {row['stopped_by']}")
+                free(bench.device)
+
+
+def largest_of(bench: Bench, section: Section, way: Way, dtype: str, recompute: str) -> dict:
+    """A row; raises NotOffered for a network that cannot compute its activations again."""
+    stepper = bench.stepper(way, bench.presets[0], dtype)
+    if recompute != "kept" and checkpointed(stepper.training.model) is None:
+        raise NotOffered("not offered by the network")
+    return find_largest(bench, stepper, section)
 
 
 def find_largest(bench: Bench, stepper: Stepper, section: Section) -> dict:

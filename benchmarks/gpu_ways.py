@@ -4,8 +4,7 @@ A ``Way`` makes, out of a ``QuartzNet``, the network that is trained in its plac
 with the same weights, NeMo's encoder. Everything else is what ``train.py`` does: waveforms in page-locked memory, front
 end, SpecCutout, network, CTC, NovoGrad, by ``quartznet.step.train_step`` itself.
 
-``with_kernels``, ``loss_of``, ``Stepper.__call__`` and ``checkpointed`` are all that knows how the product is told to
-be fast; whoever changes that changes it here alone.
+The first part is all that knows how the product is told to be fast; whoever changes that changes it there alone.
 """
 
 import argparse
@@ -17,11 +16,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from benchmarks import gpu_clock
 from benchmarks.gpu_clock import Timing
+from quartznet import engine
 from quartznet.batch import Batch
-from quartznet.config import AugmentSettings, ModelConfig, TrainSettings, preset_blocks
+from quartznet.config import AugmentSettings, ModelConfig, OptimSettings, TrainSettings, preset_blocks
+from quartznet.ctc import ctc_losses, greedy_decode
 from quartznet.model import QuartzNet
 from quartznet.optim import build_optimizer
 from quartznet.recognition import recognition_loss
@@ -32,6 +34,19 @@ ENGLISH = tuple(" abcdefghijklmnopqrstuvwxyz'")
 PRECISIONS = ("fp32", "tf32", "bf16")
 
 
+class NotOffered(Exception):
+    """A way that the product refuses, as kernels of one type of numbers for another; said in the table."""
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """A ValueError of the product, while a network is prepared, is what it says and no failure."""
+    try:
+        yield
+    except ValueError as error:
+        raise NotOffered(str(error)) from error
+
+
 @dataclass(frozen=True)
 class Way:
     """One way to train; ``prepare`` gets a fresh network on its device and may change it."""
@@ -39,10 +54,17 @@ class Way:
     name: str
     prepare: Callable[[QuartzNet], nn.Module]
     kernels: str = "plain"
+    graphs: bool = False  # the step, and the answer to a clip, are recorded for each shape and replayed
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What knows the product
+
+OURS = {
+    "plain": Way("plain", lambda model: with_kernels(model, "plain")),
+    "triton": Way("triton", lambda model: with_kernels(model, "triton"), "triton"),
+    "graphs": Way("graphs", lambda model: with_kernels(model, "triton"), "triton", graphs=True),
+}
 
 
 def with_kernels(model: QuartzNet, kernels: str) -> QuartzNet:
@@ -52,27 +74,85 @@ def with_kernels(model: QuartzNet, kernels: str) -> QuartzNet:
     return model
 
 
-def our_ways() -> list[Way]:
-    """Ours as it is and, where it has them, ours with Triton kernels."""
-    ways = [Way("plain", lambda model: with_kernels(model, "plain"))]
-    if hasattr(QuartzNet, "use_kernels"):
-        ways.append(Way("triton", lambda model: with_kernels(model, "triton"), "triton"))
-    return ways
+def is_connected() -> bool:
+    """Whether training can be handed another CTC and another way to gradients, and changes speeds on the device."""
+    return "ctc" in inspect.signature(recognition_loss).parameters
 
 
-def loss_of(way: Way, augment: AugmentSettings) -> Callable[[nn.Module, Batch, torch.Generator], Tensor]:
+def our_ways(device: torch.device) -> list[Way]:
+    """Ours as it is and, on a GPU, with Triton kernels and with graphs besides, where it has them."""
+    names = ["plain"]
+    if device.type == "cuda" and hasattr(QuartzNet, "use_kernels"):
+        names += ["triton", "graphs"] if is_connected() else ["triton"]
+    return [OURS[name] for name in names]
+
+
+def ctc_of(model: nn.Module) -> Callable[..., Tensor]:
+    """CTC by a kernel where kernels compute the network, else PyTorch's."""
+    if not getattr(model, "fused", False):
+        return ctc_losses
+    from quartznet import ctc_kernel  # needs Triton
+
+    return ctc_kernel.ctc_losses
+
+
+def loss_of(model: nn.Module, augment: AugmentSettings) -> Callable[[nn.Module, Batch, torch.Generator], Tensor]:
     """The loss of training."""
-    if "kernels" in inspect.signature(recognition_loss).parameters:
-        return recognition_loss(augment, kernels=way.kernels)
-    return recognition_loss(augment)
+    return recognition_loss(augment, ctc=ctc_of(model)) if is_connected() else recognition_loss(augment)
+
+
+def optimizer_of(model: nn.Module, settings: OptimSettings) -> torch.optim.Optimizer:
+    """NovoGrad, as two kernels where kernels compute the network."""
+    return build_optimizer(model.parameters(), settings, getattr(model, "fused", False))
+
+
+def gradients_of(way: Way, model: nn.Module, augment: AugmentSettings) -> dict:
+    """What ``train_step`` is told of graphs."""
+    if not way.graphs:
+        return {}
+    from quartznet.graphed import TrainGraph
+
+    return {"gradients": TrainGraph(augment, ctc_of(model))}
+
+
+def recogniser(way: Way, model: QuartzNet, dtype: torch.dtype) -> Callable[[Batch], list[str]]:
+    """A batch on the host -> its texts; ``model`` is in evaluation mode."""
+    if way.graphs:
+        from quartznet.graphed import GraphedRecogniser
+
+        with refusals():
+            graphed = GraphedRecogniser(model, dtype)
+        return lambda batch: graphed(batch.signal, batch.signal_lengths)
+    fast = for_inference(way, model, dtype)
+
+    @torch.inference_mode()
+    def answer(batch: Batch) -> list[str]:
+        signal, lengths = (x.to(fast.device, non_blocking=True) for x in (batch.signal, batch.signal_lengths))
+        return greedy_decode(*fast(signal, lengths), fast.alphabet)
+
+    return answer
+
+
+def for_inference(way: Way, model: QuartzNet, dtype: torch.dtype) -> QuartzNet:
+    """The network in its form for inference."""
+    kernels = {"kernels": way.kernels} if "kernels" in inspect.signature(model.for_inference).parameters else {}
+    with refusals():
+        return model.for_inference(dtype, **kernels)
 
 
 def checkpointed(model: nn.Module) -> nn.Module | None:
     """The same network, computing activations again in its backward pass; None where it cannot."""
-    if not hasattr(model, "use_checkpointing"):
+    if not getattr(model, "fused", False):
         return None
-    model.use_checkpointing(True)
+    model.recompute = True
     return model
+
+
+def batches_of(loader: DataLoader, device: torch.device) -> Iterator[Batch]:
+    """One after the other, as the training loop reads them."""
+    groups = engine.groups(loader, 1, device) if is_connected() else engine.groups(loader, 1)
+    for [batch] in groups:
+        yield batch
 
 
 class Stepper:
@@ -83,13 +163,14 @@ class Stepper:
         self.settings, self.rate = settings, model.config.features.sample_rate
         self.training = Training(
             model=model.train(),
-            optimizer=build_optimizer(model.parameters(), settings.optim),
+            optimizer=optimizer_of(model, settings.optim),
             scaler=torch.amp.GradScaler(model.device.type, enabled=False),
             average=None,
             generator=torch.Generator().manual_seed(seed),
             state=TrainState(),
         )
-        self.wrapped = LossModule(model, loss_of(way, settings.augment))
+        self.wrapped = LossModule(model, loss_of(model, settings.augment))
+        self.gradients = gradients_of(way, model, settings.augment)
 
     def __call__(self, batch: Batch) -> float:
         """Raises RuntimeError for a step that was left out."""
@@ -199,8 +280,10 @@ class Bench:
         return QuartzNet(ModelConfig(ENGLISH, preset_blocks(preset))).to(self.device)
 
     def stepper(self, way: Way, preset: str, dtype: str) -> Stepper:
-        """A training that has not begun; ``dtype``: what ``precision`` yields."""
-        return Stepper(way, way.prepare(self.model(preset)), TrainSettings(precision=dtype))
+        """A training that has not begun; ``dtype``: what ``precision`` yields. Raises NotOffered."""
+        with refusals():
+            model = way.prepare(self.model(preset))
+        return Stepper(way, model, TrainSettings(precision=dtype))
 
     def batches(self, clip: float, padded: float, host: bool = True) -> tuple[Batch, Batch]:
         """Two that take turns."""
@@ -219,6 +302,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Those that make a ``Bench``."""
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="on a CPU sizes are tiny")
     parser.add_argument("--preset", nargs="+", default=["15x5", "5x3"], help="networks; most is measured of the first")
+    parser.add_argument("--ways", nargs="+", choices=tuple(OURS), help="the ones measured (on a GPU all)")
     parser.add_argument("--repeat", type=int, default=20, help="measured calls of each figure at most (20)")
     parser.add_argument("--cell-seconds", type=float, default=1.5, help="that one figure may take, or 3 calls (1.5)")
     parser.add_argument("--batches", type=int, default=200, help="steps on real clips (200)")
@@ -242,7 +326,7 @@ def bench_of(options: argparse.Namespace, device: torch.device) -> Bench:
         device,
         tuple(options.preset),
         Sizes() if device.type == "cuda" else SMALL,
-        tuple(our_ways()),
+        tuple(OURS[name] for name in options.ways) if options.ways else tuple(our_ways(device)),
         options.repeat,
         options.cell_seconds,
         options.batches,

@@ -19,6 +19,7 @@ from benchmarks.gpu_clock import Timing, Wait
 from benchmarks.gpu_report import Column, Report, Section, Task
 from benchmarks.gpu_ways import ENGLISH, SMALL, Bench, Stepper
 from quartznet.config import BlockConfig, ModelConfig, TrainSettings
+from quartznet.ctc import greedy_decode
 from quartznet.model import QuartzNet
 
 CPU = torch.device("cpu")
@@ -125,15 +126,41 @@ def test_precision_is_put_back() -> None:
 # Ways
 
 
-def test_a_network_that_can_choose_its_kernels_is_measured_with_both(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ways_of_a_cpu_and_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [way.name for way in bench().ways] == ["plain"]
+    for connected, names in ((False, ["plain", "triton"]), (True, ["plain", "triton", "graphs"])):
+        monkeypatch.setattr(gpu_ways, "is_connected", lambda connected=connected: connected)
+        assert [way.name for way in gpu_ways.our_ways(torch.device("cuda"))] == names
     chosen: list[str] = []
-    monkeypatch.setattr(QuartzNet, "use_kernels", lambda self, name: chosen.append(name), raising=False)
-    ways = gpu_ways.our_ways()
-    assert [(way.name, way.kernels) for way in ways] == [("plain", "plain"), ("triton", "triton")]
-    for way in ways:
+    monkeypatch.setattr(QuartzNet, "use_kernels", lambda self, name: chosen.append(name))
+    for way in gpu_ways.our_ways(torch.device("cuda")):
         way.prepare(small())
-    assert chosen == ["plain", "triton"]
-    assert bench().ways[1].name == "triton"
+    assert chosen == ["plain", "triton", "triton"]
+
+
+@pytest.mark.parametrize("name", ["plain", "graphs"])
+def test_ways_answer_the_same(name: str) -> None:
+    batch = gpu_clock.random_batch(0.5, 1.0, len(ENGLISH), CPU, 0)
+    model = gpu_ways.speaking(small(), batch)
+    expected = greedy_decode(*model(batch.signal, batch.signal_lengths), model.alphabet)
+    assert gpu_ways.recogniser(gpu_ways.OURS[name], model, torch.float32)(batch) == expected
+    assert all(expected)
+
+
+def test_what_the_product_refuses_is_said_in_the_table(capsys: pytest.CaptureFixture) -> None:
+    def refuse(_: QuartzNet) -> QuartzNet:
+        raise ValueError(reason)
+
+    reason = "kernels triton cannot be used: they compute in bf16"
+    here, found = section(), bench(ways=(gpu_ways.Way("triton", refuse),))
+    gpu_train.steps(found, here)
+    assert [row["note"] for row in here.tables["steps tiny"]] == [reason] * 3
+    gpu_parts.parts(found, here)
+    assert here.lines[-1] == f"triton fp32: {reason}"
+    assert "triton   fp32 kernels triton cannot be used" in capsys.readouterr().out
+    here.begin("latency", gpu_inference.LATENCY)
+    assert gpu_inference.made(bench(), here, gpu_ways.OURS["plain"], "fp16", gpu_ways.for_inference) is None
+    assert "for_inference takes float32, bfloat16 on cpu" in here.rows[0]["note"]
 
 
 def test_a_step_that_was_left_out_is_no_figure() -> None:

@@ -1,10 +1,14 @@
 """benchmarks/gpu.py: what is counted by hand, and a twin that computes the same as ours."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from test_benchmark_gpu import CPU, bench, section, small
 from torch import Tensor, nn
 
+import quartznet
 from benchmarks import gpu_clock, gpu_parts, gpu_train, gpu_ways
 from benchmarks.gpu_floor import Ceilings, floor
 from benchmarks.gpu_twin import as_nemo, as_twin, difference
@@ -56,6 +60,8 @@ def test_least_time_is_that_of_bytes_or_of_operations() -> None:
     assert ms == pytest.approx(gb) == pytest.approx(10 * limit.bytes["pointwise"] / 1e9)  # 1 TB/s: a GB each ms
     assert gpu_parts.least("pointwise", limit, slow, 10.0, "bf16")[1] == pytest.approx(1e-5 * limit.flop["pointwise"])
     assert gpu_parts.least("optimiser", limit, fast, 10.0, "bf16")[1] == pytest.approx(0.454, abs=0.001)
+    both = [gpu_parts.least(part, limit, fast, 10.0, "bf16")[0] for part in ("depthwise to input", "depthwise weight")]
+    assert gpu_parts.least(gpu_parts.BOTH, limit, fast, 10.0, "bf16")[0] == pytest.approx(sum(both))
     assert gpu_parts.least("mask", limit, fast, 10.0, "bf16") == (None, None)
 
 
@@ -74,7 +80,7 @@ def test_parts_by_hand() -> None:
     assert part("k", [("aten::_foreach_mul_", []), ("Optimizer.step#NovoGrad.step", [])]) == "optimiser"
     assert part("k", [("aten::_ctc_loss_backward", [])]) == "CTC"
     assert part("gemm", [("aten::mm", []), (gpu_parts.FRONT_END, [])]) == gpu_parts.FRONT_END
-    assert part("depthwise_weight_kernel", [("aten::mm", [])]) == "depthwise weight"
+    assert part("depthwise_backward", [("aten::mm", [])]) == gpu_parts.BOTH
 
 
 def test_parts_of_a_step_on_a_cpu() -> None:
@@ -87,7 +93,16 @@ def test_parts_of_a_step_on_a_cpu() -> None:
     expected = {"front end", "augmentation", "depthwise forward", "depthwise to input", "depthwise weight", "pointwise"}
     assert expected | {"batch norm", "mask", "CTC", "optimiser"} <= parts.keys()
     assert all(ms >= 0 and count > 0 for ms, count in parts.values())
-    assert not model.encoder._forward_pre_hooks and not model.front_end._forward_hooks
+    assert "encode" not in vars(model) and not model.front_end._forward_hooks
+
+
+def test_parts_are_named_for_every_kernel() -> None:
+    names = set()
+    for module in ("kernels", "ctc_kernel", "novograd_kernel"):
+        source = (Path(quartznet.__file__).parent / f"{module}.py").read_text(encoding="utf-8")
+        called = re.findall(r"^@triton\.jit[^\n]*\ndef (\w+)\(", source, re.MULTILINE)
+        names |= {name for name in called if not re.search(rf"(?<!def )\b{name}\(", source)}  # not called by another
+    assert names == gpu_parts.KERNELS.keys()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
