@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONUNBUFFERED := 1
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test gpu lint setup clean
 
 setup: .venv/installed
 
@@ -34,6 +34,11 @@ demo: setup
 
 test: setup .venv/kenlm
 	$(BIN)/python -m pytest
+
+# On a machine with a GPU: the tests that need one, then every figure of docs/gpu.md. DATA and INIT add real clips to it.
+gpu: setup
+	$(BIN)/python -m pytest -m "gpu or not slow" tests/test_kernels.py tests/test_fused.py tests/test_backend.py tests/test_kernel_test.py tests/test_ctc_kernel.py tests/test_novograd_kernel.py tests/test_novograd_gpu.py tests/test_graphs.py tests/test_graphed.py tests/test_waits.py tests/test_train_kernels.py
+	$(BIN)/python -m benchmarks.gpu --out runs/gpu $(if $(DATA),--data $(DATA)) $(if $(INIT),--init $(INIT))
 
 lint: setup
 	$(BIN)/ruff check .

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.gpu_report import Column, Section
 from benchmarks.gpu_train import free
-from benchmarks.gpu_ways import Bench, Stepper, Way, batches_of, is_connected, precision
+from benchmarks.gpu_ways import Bench, Stepper, Way, batches_of, precision
 from data.clips import Clips, choose_language, prepare, read_data
 from data.loaders import evaluation_loader, training_loader
 from data.manifest import Utterance
@@ -110,7 +110,7 @@ def loader_of(real: Real, model: QuartzNet, clips: Sequence[Utterance], device: 
     rate, pin = model.config.features.sample_rate, device.type == "cuda"
     shortest, outputs = model.front_end.shortest, model.samples_per_output
     make = partial(training_loader, clips, model.alphabet, real.settings, rate, pin)
-    return make(shortest=shortest, samples_per_output=outputs, speed_later=pin and is_connected())
+    return make(shortest=shortest, samples_per_output=outputs, speed_later=pin)
 
 
 def first_batches(real: Real, bench: Bench) -> list[Batch]:

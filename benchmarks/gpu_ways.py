@@ -8,7 +8,6 @@ The first part is all that knows how the product is told to be fast; whoever cha
 """
 
 import argparse
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,22 +67,15 @@ OURS = {
 
 
 def with_kernels(model: QuartzNet, kernels: str) -> QuartzNet:
-    """The network told which kernels to use; where it cannot be told, it has the plain ones alone."""
-    if hasattr(model, "use_kernels"):
-        model.use_kernels(kernels)
-    return model
-
-
-def is_connected() -> bool:
-    """Whether training can be handed another CTC and another way to gradients, and changes speeds on the device."""
-    return "ctc" in inspect.signature(recognition_loss).parameters
+    """The network told which kernels to use."""
+    return model.use_kernels(kernels)
 
 
 def our_ways(device: torch.device) -> list[Way]:
     """Ours as it is and, on a GPU, with Triton kernels and with graphs besides, where it has them."""
     names = ["plain"]
-    if device.type == "cuda" and hasattr(QuartzNet, "use_kernels"):
-        names += ["triton", "graphs"] if is_connected() else ["triton"]
+    if device.type == "cuda":
+        names += ["triton", "graphs"]
     return [OURS[name] for name in names]
 
 
@@ -98,7 +90,7 @@ def ctc_of(model: nn.Module) -> Callable[..., Tensor]:
 
 def loss_of(model: nn.Module, augment: AugmentSettings) -> Callable[[nn.Module, Batch, torch.Generator], Tensor]:
     """The loss of training."""
-    return recognition_loss(augment, ctc=ctc_of(model)) if is_connected() else recognition_loss(augment)
+    return recognition_loss(augment, ctc=ctc_of(model))
 
 
 def optimizer_of(model: nn.Module, settings: OptimSettings) -> torch.optim.Optimizer:
@@ -135,9 +127,8 @@ def recogniser(way: Way, model: QuartzNet, dtype: torch.dtype) -> Callable[[Batc
 
 def for_inference(way: Way, model: QuartzNet, dtype: torch.dtype) -> QuartzNet:
     """The network in its form for inference."""
-    kernels = {"kernels": way.kernels} if "kernels" in inspect.signature(model.for_inference).parameters else {}
     with refusals():
-        return model.for_inference(dtype, **kernels)
+        return model.for_inference(dtype, way.kernels)
 
 
 def checkpointed(model: nn.Module) -> nn.Module | None:
@@ -150,8 +141,7 @@ def checkpointed(model: nn.Module) -> nn.Module | None:
 
 def batches_of(loader: DataLoader, device: torch.device) -> Iterator[Batch]:
     """One after the other, as the training loop reads them."""
-    groups = engine.groups(loader, 1, device) if is_connected() else engine.groups(loader, 1)
-    for [batch] in groups:
+    for [batch] in engine.groups(loader, 1, device):
         yield batch
 
 

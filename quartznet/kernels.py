@@ -40,6 +40,7 @@ import triton
 import triton.language as tl
 
 ALIGN = 8  # frames that one load moves: 16 bytes of bf16
+SIZES = ["batch", "in_groups", "out_groups", "row_columns", "tiles"]  # vary: nothing is compiled for each of them
 CHUNK = 2048  # numbers that one program of an elementwise kernel handles
 
 
@@ -75,7 +76,7 @@ def _is_real(frame, length):
     return frame.to(tl.uint32, bitcast=True) < length.to(tl.uint32, bitcast=True)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=["seed_ptr"])
 def depthwise_forward(
     x_ptr, w_ptr, gamma_ptr, beta_ptr, mean_ptr, var_ptr, eps, seed_ptr, probability, in_lengths_ptr, out_lengths_ptr,
     y_ptr, batch, in_groups, out_groups, row_columns, tiles,
@@ -124,7 +125,7 @@ def depthwise_forward(
         tl.store(y_ptr + row * out_row + frame, y.to(band.dtype), mask=exists & (frame // ALIGN < out_groups))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=["seed_ptr"])
 def depthwise_backward(
     g_ptr, x_ptr, w_ptr, gamma_ptr, beta_ptr, mean_ptr, var_ptr, eps, seed_ptr, probability, in_lengths_ptr,
     out_lengths_ptr, dx_ptr, dw_ptr, sums_ptr, batch, in_groups, out_groups, row_columns, tiles,
@@ -210,7 +211,7 @@ def depthwise_backward(
         tl.store(sums_ptr + program * 2 + 1, tl.sum(sum_dz))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "groups", "frames"])
 def statistics(
     z_ptr, mean_ptr, var_ptr, running_mean_ptr, running_var_ptr, batch, groups, frames, momentum,
     CHUNK: tl.constexpr, ALIGN: tl.constexpr, FILLED: tl.constexpr,
@@ -252,7 +253,7 @@ def statistics(
     tl.store(running_var_ptr + channel, old + momentum * (var * (count / tl.maximum(count - 1.0, 1.0)) - old))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["groups", "count", "parts", "step", "first"])
 def norm_backward(
     du_ptr, z_ptr, gamma_ptr, mean_ptr, var_ptr, eps, sums_ptr, dz_ptr, dgamma_ptr, dbeta_ptr, groups, count, parts,
     step, first, PARTS: tl.constexpr, CHUNK: tl.constexpr, ALIGN: tl.constexpr, FROZEN: tl.constexpr,
@@ -282,7 +283,7 @@ def norm_backward(
     tl.store(dz_ptr + channel * size + place, (gamma * scale * du).to(dz_ptr.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "groups"], do_not_specialize_on_alignment=["seed_ptr"])
 def end_forward(
     z_ptr, gamma_ptr, beta_ptr, mean_ptr, var_ptr, r_ptr, r_gamma_ptr, r_beta_ptr, r_mean_ptr, r_var_ptr, eps,
     seed_ptr, probability, lengths_ptr, h_ptr, batch, groups,
@@ -310,7 +311,7 @@ def end_forward(
     tl.store(h_ptr + channel * size + place, h.to(h_ptr.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["groups", "chunks"])
 def end_backward(
     dh_ptr, h_ptr, z_ptr, mean_ptr, var_ptr, r_ptr, r_mean_ptr, r_var_ptr, eps, probability, du_ptr, sums_ptr, groups,
     chunks, CHUNK: tl.constexpr, ALIGN: tl.constexpr, RESIDUAL: tl.constexpr, DROPOUT: tl.constexpr,

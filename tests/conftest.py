@@ -7,14 +7,6 @@ import pytest
 import torch
 import triton_cpu  # noqa: F401  (first: it says how Triton's kernels run)
 
-# Without a GPU Triton's kernels run in its interpreter, on CPU tensors; it is chosen when their module is imported.
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
-
-# Without a GPU Triton's kernels run in its interpreter, which is chosen when a kernel is decorated.
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
-
 
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:

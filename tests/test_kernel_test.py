@@ -17,7 +17,7 @@ def encoder() -> Encoder:
     return Encoder(4, (BlockConfig(4, 5, stride=2), BlockConfig(6, 3, 2, residual=True))).to(DEVICE)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("training", [True, False])
 def test_the_kernels_pass_the_test(dtype: torch.dtype, training: bool) -> None:
     network = encoder().train(training)
@@ -28,8 +28,8 @@ def test_the_kernels_pass_the_test(dtype: torch.dtype, training: bool) -> None:
 
 def test_kernels_that_compute_something_else_fail_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
     right = kernel_calls.depthwise
-    monkeypatch.setattr(kernel_calls, "depthwise", lambda *arguments: right(*arguments) * 1.01)
-    assert failed_test(encoder().eval(), torch.float32, 40).startswith("they were 0.0")
+    monkeypatch.setattr(kernel_calls, "depthwise", lambda *arguments: right(*arguments) * 1.03)
+    assert failed_test(encoder().eval(), torch.bfloat16, 40).startswith("they were 0.0")
 
 
 def test_wrong_gradients_fail_the_test_of_a_network_that_learns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,8 +40,8 @@ def test_wrong_gradients_fail_the_test_of_a_network_that_learns(monkeypatch: pyt
         return dx, dw.flip(3), sums
 
     monkeypatch.setattr(kernel_calls, "depthwise_backward", wrong)
-    assert "away from fp64 in a test" in failed_test(encoder().train(), torch.float32, 40)
-    assert failed_test(encoder().eval(), torch.float32, 40) == ""
+    assert "away from fp64 in a test" in failed_test(encoder().train(), torch.bfloat16, 40)
+    assert failed_test(encoder().eval(), torch.bfloat16, 40) == ""
 
 
 def test_kernels_that_do_not_run_fail_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +49,7 @@ def test_kernels_that_do_not_run_fail_the_test(monkeypatch: pytest.MonkeyPatch) 
         raise RuntimeError("out of resource: shared memory")
 
     monkeypatch.setattr(kernel_calls, "depthwise", broken)
-    assert failed_test(encoder(), torch.float32, 40) == (
+    assert failed_test(encoder(), torch.bfloat16, 40) == (
         "they do not run here: RuntimeError: out of resource: shared memory"
     )
 
