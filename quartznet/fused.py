@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +61,7 @@ class Plan:
     frames: tuple[int, ...]  # after each sub-block, of its rows: what statistics are taken of
     dropout: float
     seeds: Tensor | None  # int64, one for each sub-block
+    products: tuple[Tensor, ...]  # the pointwise weights in the activations' dtype, the residual's last
     recompute: bool
 
     def drop(self, index: int) -> calls.Dropout | None:
@@ -101,19 +103,24 @@ def parameters_of(layer: SubBlock) -> Iterator[Tensor]:
 
 def _product(weight: Tensor, x: Tensor) -> Tensor:
     """(out, in, 1, 1) and (in, batch, row) -> (out, batch, row): one matrix product for all utterances."""
-    return torch.mm(weight[:, :, 0, 0].to(x.dtype), x.view(len(x), -1)).view(-1, *x.shape[1:])
+    return torch.mm(weight[:, :, 0, 0], x.view(len(x), -1)).view(-1, *x.shape[1:])
 
 
 def _to_weight(weight: Tensor, dz: Tensor, x: Tensor) -> Tensor | None:
     """Gradient of the weight of ``_product``, where it learns."""
     if not weight.requires_grad:
         return None
-    return torch.mm(dz.view(len(dz), -1), x.view(len(x), -1).t()).float()[:, :, None, None]
+    dz, x = dz.view(len(dz), -1), x.view(len(x), -1).t()
+    if dz.is_cuda and dz.dtype != torch.float32:  # a sum of thousands of frames, kept in the fp32 that it is made in
+        product = torch.mm(dz, x, out_dtype=torch.float32)
+    else:
+        product = torch.mm(dz, x).float()
+    return product[:, :, None, None]
 
 
 def _to_input(weight: Tensor, dz: Tensor) -> Tensor:
     """Gradient of the input of ``_product``."""
-    return torch.mm(weight[:, :, 0, 0].to(dz.dtype).t(), dz.view(len(dz), -1)).view(-1, *dz.shape[1:])
+    return torch.mm(weight[:, :, 0, 0].t(), dz.view(len(dz), -1)).view(-1, *dz.shape[1:])
 
 
 def _norm(sub: Sub, weights: Weights, z: Tensor, frames: int) -> calls.Norm:
@@ -136,13 +143,13 @@ def _forward(
             here, there = plan.lengths[index : index + 2]
             x = calls.depthwise(x, own.depthwise, sub.taps, here, there, norm, plan.drop(index - 1))
         ds += [x] if keep and not plan.recompute else []
-        x = _product(own.pointwise, x)
+        x = _product(plan.products[index], x)
         norm = _norm(sub, own, x, plan.frames[index])
         zs += [x] if keep else []
         norms.append(norm)
     residual = residual_norm = None
     if plan.residual is not None:
-        residual = _product(weights[-1].pointwise, h)
+        residual = _product(plan.products[-1], h)
         residual_norm = _norm(plan.residual, weights[-1], residual, plan.frames[-1])
         zs += [residual] if keep else []
         norms.append(residual_norm)
@@ -212,7 +219,7 @@ def _backward(
         dz = torch.empty_like(du)
         dgamma, dbeta = calls.norm_backward(du, *ends, sums, 2, counts[-1], not residual.norm.training, dz)
         of_residual = [_to_weight(weights[-1].pointwise, dz, h), dgamma, dbeta]
-        to_h = _to_input(weights[-1].pointwise, dz)
+        to_h = _to_input(plan.products[-1], dz)
     gradients: list[Tensor | None] = []
     frozen = not plan.subs[last].norm.training
     dgamma, dbeta = calls.norm_backward(du, zs[last], norms[last], sums, 1, counts[last], frozen, du)
@@ -225,7 +232,7 @@ def _backward(
         else:
             d = ds[index] if ds else calls.depthwise(x, own.depthwise, sub.taps, here, there, norm, drop)
         own_gradients = [_to_weight(own.pointwise, du, d), dgamma, dbeta]
-        dd = _to_input(own.pointwise, du)
+        dd = _to_input(plan.products[index], du)
         if sub.taps is None:
             dx = dd
         else:
@@ -248,7 +255,9 @@ def _backward(
 # The encoder
 
 
-def _plan(block: nn.Module, lengths: Tensor, frames: int, is_last: bool, recompute: bool) -> Plan:
+def _plan(
+    block: nn.Module, products: tuple[Tensor, ...], lengths: Tensor, frames: int, is_last: bool, recompute: bool
+) -> Plan:
     """``lengths`` and ``frames`` are those of the block's input."""
     subs = tuple(Sub.of(layer) for layer in block.layers)
     all_lengths, all_frames = [lengths], []
@@ -265,8 +274,28 @@ def _plan(block: nn.Module, lengths: Tensor, frames: int, is_last: bool, recompu
         frames=tuple(all_frames),
         dropout=block.config.dropout,
         seeds=torch.randint(1 << 31, (len(subs),), device=lengths.device) if drops else None,
+        products=products,
         recompute=recompute,
     )
+
+
+def _layers(block: nn.Module) -> list[SubBlock]:
+    """Sub-blocks, the residual branch last."""
+    return [*block.layers, *([] if block.residual is None else [block.residual])]
+
+
+def _in_dtype(encoder: nn.Module, dtype: torch.dtype) -> Iterator[tuple[Tensor, ...]]:
+    """For each block its pointwise weights in ``dtype``, all cast in a few launches, once for both directions."""
+    layers = [
+        [layer.pointwise if layer.separable else layer.conv for layer in _layers(block)] for block in encoder.blocks
+    ]
+    weights = [conv.weight.detach() for group in layers for conv in group]
+    if any(weight.dtype != dtype for weight in weights):
+        casts = [torch.empty_like(weight, dtype=dtype) for weight in weights]
+        torch._foreach_copy_(casts, weights)
+        weights = casts
+    rest = iter(weights)
+    return (tuple(islice(rest, len(group))) for group in layers)
 
 
 def _count_batches(encoder: nn.Module) -> None:
@@ -300,10 +329,9 @@ def encode(
     if masked:  # a residual branch or an ordinary convolution at the beginning reads x as it is
         x = x.masked_fill(torch.arange(x.shape[2], device=x.device) >= rest[:, None], 0)
     _count_batches(encoder)
-    for number, block in enumerate(encoder.blocks):
-        plan = _plan(block, rest, frames, number == len(encoder.blocks) - 1, recompute)
-        layers = [*block.layers, *([] if block.residual is None else [block.residual])]
-        tensors = [tensor for layer in layers for tensor in parameters_of(layer)]
+    for number, (block, products) in enumerate(zip(encoder.blocks, _in_dtype(encoder, dtype), strict=True)):
+        plan = _plan(block, products, rest, frames, number == len(encoder.blocks) - 1, recompute)
+        tensors = [tensor for layer in _layers(block) for tensor in parameters_of(layer)]
         if torch.is_grad_enabled() and (x.requires_grad or any(tensor.requires_grad for tensor in tensors)):
             x = _Block.apply(plan, x, *tensors)
         else:

@@ -158,7 +158,8 @@ def depthwise_backward(
         row // kernels.ALIGN, gradient.shape[2] // kernels.ALIGN, row_columns, tiles,
         J=1 << (taps.count - 1).bit_length(), FROZEN=frozen, **constants, num_warps=MORE_WARPS,
     )  # fmt: skip
-    return dx, dw.sum(1)[:, None, None], sums
+    dw = dw[:, 0] if splits == 1 else dw.sum(1)
+    return dx, dw[:, None, None], sums
 
 
 def statistics(
