@@ -78,6 +78,13 @@ def hours(clips: Sequence[Utterance] | Mixture) -> str:
     return f"{sum(clip.duration for clip in clips) / 3600:.2f} h, {len(clips):,} clips"
 
 
+def ways(model: QuartzNet, settings: TrainSettings) -> str:
+    """How the network is computed, for the plan."""
+    if not model.fused:
+        return "plain kernels"
+    return ", ".join(["fused kernels", *(name for name in ("graphs", "recompute") if getattr(settings, name))])
+
+
 def print_plan(
     model: QuartzNet, clips: Clips, settings: TrainSettings, batches: int, device: torch.device, tuning: Tuning
 ) -> None:
@@ -100,10 +107,10 @@ def print_plan(
     logging.info("steps     %s, %d batches an epoch of up to %g s", f"{steps:,}", batches, settings.data.batch_seconds)
     logging.info("optimiser %s, rate %g, %s schedule", optim.name, optim.lr, settings.schedule.name)
     logging.info(
-        "device    %s, %s, %s kernels, %d process(es); run folder %s",
+        "device    %s, %s, %s, %d process(es); run folder %s",
         device,
         precision,
-        "fused" if model.fused else "plain",
+        ways(model, settings),
         distributed.world_size(),
         settings.out,
     )

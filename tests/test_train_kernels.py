@@ -58,6 +58,7 @@ def test_fused_kernels_train_what_plain_layers_train(
     assert (fused - plain).norm() < 0.05 * way.norm()  # of bf16, whose roundings differ
 
     whole = weights_after(command, tmp_path / "graphs", "--kernels", "triton", "--graphs", "--recompute")
+    assert "fused kernels, graphs, recompute, 1 process" in caplog.text
     assert (whole - plain).norm() < 0.05 * way.norm()
     assert torch.equal(whole, fused) or (whole - fused).norm() < 0.01 * way.norm()
 
