@@ -27,6 +27,7 @@ HELP = (
     "plain: PyTorch's layers; triton: fused GPU kernels, in bf16; auto (default): these where a test finds them right"
 )
 HALF = (torch.bfloat16, torch.float16)
+IN_FP32 = "they compute in bf16 or fp16, not in fp32"
 STRIDES = (1, 2, 4)  # whose windows begin where a load of 16 bytes can
 OLDEST = (8, 0)  # A100, RTX 30: before it, registers overflow and there is no bf16
 MOST_TAPS = 129  # with their dilation; wider windows would not fit into the registers
@@ -78,7 +79,7 @@ def check_machine(name: str, device: torch.device, dtype: torch.dtype) -> None:
     if name not in CHOICES:
         raise ValueError(f"kernels must be {', '.join(CHOICES[:-1])} or {CHOICES[-1]}, got {name!r}")
     if name == "triton":
-        _refuse(_why_not_here(device, dtype), dtype)
+        _refuse(_why_not_here(device, dtype))
 
 
 def uses_triton(name: str, encoder: nn.Module, dtype: torch.dtype) -> bool:
@@ -93,7 +94,7 @@ def uses_triton(name: str, encoder: nn.Module, dtype: torch.dtype) -> bool:
         return False
     reason = _why_not_here(device, dtype) or why_not(encoder)
     if name == "triton":
-        _refuse(reason, dtype)
+        _refuse(reason)
     elif reason:
         log.info("%s", _folded(f"kernels   plain: {reason}"))
     else:
@@ -112,15 +113,15 @@ def _why_not_here(device: torch.device, dtype: torch.dtype) -> str:
     if device.type != "cuda" and not _is_interpreted():
         return f"the network is on {device.type}, and Triton needs a GPU"
     if dtype not in HALF:
-        return "they compute in bf16 or fp16, not in fp32"
+        return IN_FP32
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < OLDEST:
         return "the GPU is older than compute capability {}.{}".format(*OLDEST)
     return ""
 
 
-def _refuse(reason: str, dtype: torch.dtype) -> None:
+def _refuse(reason: str) -> None:
     """Raises ValueError where there is a reason."""
-    way_out = "kernels plain, or auto" if dtype in HALF else "precision bf16, or kernels auto"
+    way_out = "precision bf16, or kernels auto" if reason == IN_FP32 else "kernels plain, or auto"
     if reason:
         raise ValueError(f"kernels triton cannot be used: {reason}; take {way_out}")
 

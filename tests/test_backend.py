@@ -44,8 +44,11 @@ def test_without_triton_the_fused_kernels_are_refused_and_auto_goes_on(monkeypat
 @pytest.mark.skipif(DEVICE == "cuda", reason="there is a GPU")
 def test_without_a_gpu_the_fused_kernels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "_is_interpreted", lambda: False)
-    with pytest.raises(ValueError, match="cannot be used: the network is on cpu, and Triton needs a GPU"):
-        uses_triton("triton", encoder(), torch.bfloat16)
+    for dtype in (torch.bfloat16, torch.float32):
+        with pytest.raises(
+            ValueError, match="the network is on cpu, and Triton needs a GPU; take kernels plain, or auto"
+        ):
+            uses_triton("triton", encoder(), dtype)
 
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="there is a GPU")
