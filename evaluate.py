@@ -35,10 +35,9 @@ from data.noisy import RATIOS, Condition, conditions
 from data.source import fill_durations, read_source
 from postcorrect import repair_speech
 from postcorrect.repair_speech import SpeechRepairer
-from quartznet import commandline, decoding, load_model
+from quartznet import backend, commandline, decoding, load_model
 from quartznet.adapter import apply_adapter, read_adapter
 from quartznet.audit import audit
-from quartznet.backend import CHOICES
 from quartznet.breakdown import (
     Clip,
     Group,
@@ -88,8 +87,10 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--report", metavar="FILE", help="write a page (HTML) with figures, confusions, worst sounds")
     parser.add_argument("--against", metavar="FILE", help="a second system: what --json wrote for it; paired bootstrap")
     parser.add_argument("--confidence", action="store_true", help="are words right as often as the network is sure?")
-    parser.add_argument("--precision", choices=tuple(DTYPES), default="fp32")
-    parser.add_argument("--kernels", choices=CHOICES, default="auto", help="in bf16 on a GPU; see quartznet/backend.py")
+    parser.add_argument(
+        "--precision", choices=tuple(DTYPES), default="fp32", help="fp32 (default); bf16 for a fast GPU"
+    )
+    parser.add_argument("--kernels", choices=backend.CHOICES, default="auto", help=backend.HELP)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--batch-seconds", type=float, default=120.0, help="audio in a batch, padding counted (120)")
     parser.add_argument("--workers", type=int, default=0, help="loader processes (0: none)")
@@ -318,6 +319,7 @@ def write_report(
 
 def evaluate(options: argparse.Namespace) -> None:
     """Everything, from the files to the table."""
+    backend.check_machine(options.kernels, choose_device(options.device), DTYPES[options.precision])
     trained, other = None, read_result(options.against) if options.against else None
     if options.adapter:
         model = apply_adapter(read_base(options.checkpoint), options.adapter)

@@ -25,7 +25,7 @@ from data.loaders import evaluation_loader, training_loader
 from data.manifest import Utterance
 from data.replay import Mixture
 from data.synthetic import default_folder
-from quartznet import commandline, distributed, load_model
+from quartznet import backend, commandline, distributed, load_model
 from quartznet.adapter import save_adapter
 from quartznet.audio import read_audio
 from quartznet.checkup import check_front_end
@@ -78,6 +78,13 @@ def hours(clips: Sequence[Utterance] | Mixture) -> str:
     return f"{sum(clip.duration for clip in clips) / 3600:.2f} h, {len(clips):,} clips"
 
 
+def ways(model: QuartzNet, settings: TrainSettings) -> str:
+    """How the network is computed, for the plan."""
+    if not model.fused:
+        return "plain kernels"
+    return ", ".join(["fused kernels", *(name for name in ("graphs", "recompute") if getattr(settings, name))])
+
+
 def print_plan(
     model: QuartzNet, clips: Clips, settings: TrainSettings, batches: int, device: torch.device, tuning: Tuning
 ) -> None:
@@ -100,10 +107,10 @@ def print_plan(
     logging.info("steps     %s, %d batches an epoch of up to %g s", f"{steps:,}", batches, settings.data.batch_seconds)
     logging.info("optimiser %s, rate %g, %s schedule", optim.name, optim.lr, settings.schedule.name)
     logging.info(
-        "device    %s, %s, %s kernels, %d process(es); run folder %s",
+        "device    %s, %s, %s, %d process(es); run folder %s",
         device,
         precision,
-        "fused" if model.fused else "plain",
+        ways(model, settings),
         distributed.world_size(),
         settings.out,
     )
@@ -139,15 +146,20 @@ def suspicion(model: QuartzNet, clips: Clips) -> str:
     return finding.text
 
 
+def check_machine(settings: TrainSettings, device: torch.device) -> None:
+    """Raises ValueError for what this machine cannot do, before a corpus is read."""
+    backend.check_machine(settings.kernels, device, choose_precision(settings.precision, device))
+    if settings.graphs and distributed.world_size() > 1:
+        raise ValueError("graphs are for one process; leave --graphs out, or train on one GPU")
+
+
 def choose_kernels(model: QuartzNet, settings: TrainSettings, device: torch.device) -> None:
     """How the network is computed, as the settings say; also what then has no effect."""
     model.train().use_kernels(settings.kernels, choose_precision(settings.precision, device))
     model.recompute = settings.recompute
-    useless = [name for name in ("recompute", "graphs") if getattr(settings, name) and not model.fused]
+    useless = [f"--{name}" for name in ("recompute", "graphs") if getattr(settings, name) and not model.fused]
     if useless:
-        logging.warning("%s belongs to the fused kernels and has no effect here", " and ".join(useless))
-    if settings.graphs and distributed.world_size() > 1:
-        raise ValueError("graphs are for one process; leave --graphs out, or train on one GPU")
+        logging.warning("no effect without the fused kernels (docs/gpu.md): %s", ", ".join(useless))
 
 
 def fast_ctc(model: QuartzNet) -> Losses:
@@ -265,6 +277,7 @@ def train(options: Options) -> int:
     with distributed.processes(device), ExitStack() as claims:
         if not distributed.is_main():
             logging.getLogger().setLevel(logging.WARNING)
+        check_machine(settings, device)
         torch.manual_seed(settings.seed)
         with distributed.main_first():  # an archive is unpacked, or the embedded default made, once
             splits = read_data(settings)

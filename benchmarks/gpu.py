@@ -34,19 +34,26 @@ SECTIONS: dict[str, tuple[str, float, Callable[[Bench, Section], None]]] = {
     "d": ("inference", 18, inference),
     "e": ("real clips", 22, real_clips),
 }
+WHAT = ", ".join(f"{name} ({title})" for name, (title, *_) in SECTIONS.items())
 
 
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Raises ValueError for what cannot be understood."""
     parser = commandline.Parser(prog="python -m benchmarks.gpu", description=__doc__.split("\n")[0], allow_abbrev=False)
-    parser.add_argument("--out", type=Path, required=True, help="folder of gpu.json")
-    parser.add_argument("--sections", default=",".join(SECTIONS), help="some of a,b,c,d,e (all)")
+    parser.add_argument("--out", type=Path, required=True, help="folder, made where it is missing, for gpu.json")
+    parser.add_argument("--sections", default=",".join(SECTIONS), help=f"some of {WHAT} (a,b,c,d,e)")
     parser.add_argument("--minutes", type=float, default=8.0, help="after which what is left is left out (8)")
     add_options(parser)
     options = commandline.parse(parser, arguments)
     unknown = [name for name in options.sections.split(",") if name not in SECTIONS]
-    if unknown or options.minutes <= 0:
-        raise ValueError(f"--sections are some of {','.join(SECTIONS)} and --minutes above 0, got {options.sections!r}")
+    if unknown:
+        raise ValueError(
+            f"--sections are some of {','.join(SECTIONS)}, got {options.sections!r}; --help says what they are"
+        )
+    if not options.minutes > 0:
+        raise ValueError(f"--minutes must be above 0, got {options.minutes:g}")
+    if options.out.exists() and not options.out.is_dir():
+        raise ValueError(f"--out {options.out} is a file; name a folder, gpu.json is written into it")
     return options
 
 
@@ -69,10 +76,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = about(bench)
         print(", ".join(f"{name} {value}" for name, value in found.items() if isinstance(value, str)))
         print(f"ways: {', '.join(found['ways'])}; x real: without padding; +-: 10th to 90th percentile")
+        if bench.device.type != "cuda":
+            print("no GPU is used: sizes are tiny, and figures say no more than that it runs")
         tasks = [
             Task(name, *SECTIONS[name][:2], partial(SECTIONS[name][2], bench)) for name in options.sections.split(",")
         ]
-        return Report(options.out, options.minutes, found).run(tasks)
+        report = Report(options.out, options.minutes, found)
+        status = report.run(tasks)
+        print(f"\nall figures  {report.path}")
+        return status
 
     return commandline.run(work)
 

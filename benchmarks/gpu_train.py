@@ -189,7 +189,7 @@ def largest_of(bench: Bench, section: Section, way: Way, dtype: str, recompute: 
     """A row; raises NotOffered for a network that cannot compute its activations again."""
     stepper = bench.stepper(way, bench.presets[0], dtype)
     if recompute != "kept" and checkpointed(stepper.training.model) is None:
-        raise NotOffered("not offered by the network")
+        raise NotOffered("with the fused kernels alone")
     return find_largest(bench, stepper, section)
 
 

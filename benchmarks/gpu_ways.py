@@ -39,11 +39,11 @@ class NotOffered(Exception):
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """A ValueError of the product, while a network is prepared, is what it says and no failure."""
+    """A ValueError of the product, while a network is prepared, is no failure; why, without advice, fits into a row."""
     try:
         yield
     except ValueError as error:
-        raise NotOffered(str(error)) from error
+        raise NotOffered(str(error).removeprefix("kernels triton cannot be used: ").split(";")[0]) from error
 
 
 @dataclass(frozen=True)
@@ -225,6 +225,8 @@ def speaking(model: QuartzNet, batch: Batch) -> QuartzNet:
 # ---------------------------------------------------------------------------------------------------------------------
 # What all sections share
 
+WAYS = "plain: PyTorch's layers; triton: fused kernels; graphs: these, and CUDA graphs (all; without a GPU plain)"
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -291,8 +293,14 @@ class Bench:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Those that make a ``Bench``."""
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="on a CPU sizes are tiny")
-    parser.add_argument("--preset", nargs="+", default=["15x5", "5x3"], help="networks; most is measured of the first")
-    parser.add_argument("--ways", nargs="+", choices=tuple(OURS), help="the ones measured (on a GPU all)")
+    parser.add_argument(
+        "--preset",
+        nargs="+",
+        default=["15x5", "5x3"],
+        metavar="NAME",
+        help="networks (15x5 5x3); most is measured of the first",
+    )
+    parser.add_argument("--ways", nargs="+", choices=tuple(OURS), metavar="WAY", help=WAYS)
     parser.add_argument("--repeat", type=int, default=20, help="measured calls of each figure at most (20)")
     parser.add_argument("--cell-seconds", type=float, default=1.5, help="that one figure may take, or 3 calls (1.5)")
     parser.add_argument("--batches", type=int, default=200, help="steps on real clips (200)")
@@ -305,13 +313,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def bench_of(options: argparse.Namespace, device: torch.device) -> Bench:
-    """Raises ValueError for an unknown preset, counts below 1, or data without a checkpoint."""
+    """Raises ValueError for an unknown preset, counts below 1, or data without a checkpoint; FileNotFoundError."""
     for preset in options.preset:
         preset_blocks(preset)
     if min(options.repeat, options.batches) < 1 or options.cell_seconds <= 0 or options.workers < 0:
         raise ValueError("--repeat and --batches must be at least 1, --cell-seconds above 0, --workers not negative")
     if (options.data is None) != (options.init is None):
         raise ValueError("--data and --init belong together: real clips, and the network that learns from them")
+    for name, path in (("data", options.data), ("init", options.init)):
+        if path is not None and not path.exists():  # better now than when the other sections are done
+            raise FileNotFoundError(f"--{name} {path}: there is no such file or folder; correct the path")
     return Bench(
         device,
         tuple(options.preset),

@@ -9,11 +9,12 @@ One setting, ``kernels``:
 Both use the same modules, so a checkpoint, an optimiser and a run know nothing of the choice: it can change between two
 runs, or between training and evaluation.
 
-The surprise: ``auto`` trusts no GPU; ``quartznet.kernel_test`` tries the network itself on it first.
+The surprise: ``auto`` trusts no GPU; ``quartznet.kernel_test`` tries every kind of block of the network on it first.
 """
 
 import importlib.util
 import logging
+import textwrap
 
 import torch
 from torch import nn
@@ -22,6 +23,11 @@ from quartznet.layers import Conv
 
 log = logging.getLogger(__name__)
 CHOICES = ("auto", "plain", "triton")
+HELP = (
+    "plain: PyTorch's layers; triton: fused GPU kernels, in bf16; auto (default): these where a test finds them right"
+)
+HALF = (torch.bfloat16, torch.float16)
+IN_FP32 = "they compute in bf16 or fp16, not in fp32"
 STRIDES = (1, 2, 4)  # whose windows begin where a load of 16 bytes can
 OLDEST = (8, 0)  # A100, RTX 30: before it, registers overflow and there is no bf16
 MOST_TAPS = 129  # with their dilation; wider windows would not fit into the registers
@@ -64,38 +70,65 @@ def why_not(encoder: nn.Module) -> str:
 # The choice
 
 
+def check_machine(name: str, device: torch.device, dtype: torch.dtype) -> None:
+    """Refuses what no network could be computed by; for commands, before they read a corpus.
+
+    Raises:
+        ValueError: for another name, or ``triton`` without Triton, without a GPU that is new enough, or in fp32.
+    """
+    if name not in CHOICES:
+        raise ValueError(f"kernels must be {', '.join(CHOICES[:-1])} or {CHOICES[-1]}, got {name!r}")
+    if name == "triton":
+        _refuse(_why_not_here(device, dtype))
+
+
 def uses_triton(name: str, encoder: nn.Module, dtype: torch.dtype) -> bool:
     """Whether ``encoder`` is to be computed by the fused kernels, by the setting ``name``, in ``dtype``.
 
     Raises:
         ValueError: for another name, or ``triton`` where it cannot be.
     """
-    if name not in CHOICES:
-        raise ValueError(f"kernels must be {', '.join(CHOICES[:-1])} or {CHOICES[-1]}, got {name!r}")
     device = _device_of(encoder)
+    check_machine(name, device, dtype)
     if name == "plain" or (name == "auto" and device.type != "cuda"):
         return False
-    if importlib.util.find_spec("triton") is None:
-        reason = "Triton is not installed (pip install triton)"
-    elif device.type != "cuda" and not _is_interpreted():
-        reason = f"the network is on {device.type}, and Triton needs a GPU"
-    elif dtype not in (torch.bfloat16, torch.float16):
-        reason = "they compute in bf16 or fp16, and the precision is fp32"
-    elif device.type == "cuda" and torch.cuda.get_device_capability(device) < OLDEST:
-        reason = "the GPU is older than compute capability {}.{}".format(*OLDEST)
+    reason = _why_not_here(device, dtype) or why_not(encoder)
+    if name == "triton":
+        _refuse(reason)
+    elif reason:
+        log.info("%s", _folded(f"kernels   plain: {reason}"))
     else:
-        reason = why_not(encoder)
-    if reason and name == "triton":
-        raise ValueError(f"kernels triton cannot be used: {reason}; take kernels plain, or auto")
-    if reason:
-        log.info("kernels   plain: %s", reason)
-    elif name == "auto":
         from quartznet.kernel_test import first_failure  # needs Triton
 
         reason = first_failure(encoder, dtype)
         if reason:
-            log.warning("kernels   plain, which is slower: %s", reason)
+            log.warning("%s", _folded(f"kernels   plain, which is slower: {reason}"))
     return not reason
+
+
+def _why_not_here(device: torch.device, dtype: torch.dtype) -> str:
+    """What keeps every network from the fused kernels on this machine, in this precision; empty if nothing does."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed (pip install triton)"
+    if device.type != "cuda" and not _is_interpreted():
+        return f"the network is on {device.type}, and Triton needs a GPU"
+    if dtype not in HALF:
+        return IN_FP32
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < OLDEST:
+        return "the GPU is older than compute capability {}.{}".format(*OLDEST)
+    return ""
+
+
+def _refuse(reason: str) -> None:
+    """Raises ValueError where there is a reason."""
+    way_out = "precision bf16, or kernels auto" if reason == IN_FP32 else "kernels plain, or auto"
+    if reason:
+        raise ValueError(f"kernels triton cannot be used: {reason}; take {way_out}")
+
+
+def _folded(text: str) -> str:
+    """Lines of at most 80 columns."""
+    return textwrap.fill(text, 80, subsequent_indent=" " * 10)
 
 
 def _device_of(encoder: nn.Module) -> torch.device:

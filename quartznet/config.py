@@ -306,15 +306,15 @@ class TrainSettings:
     allow_char_loss: bool = False  # train although the text rules lose many letters
     out: str = "runs/latest"  # run folder; train.py makes it runs/LANG-INIT
 
-    # --- How long, and on what
+    # --- How long, and on what (a GPU: docs/gpu.md)
     seed: int = 0  # of everything drawn by chance
     epochs: int = 50  # times that every clip is heard
     steps: int | None = None  # of the optimiser; takes the place of epochs
     precision: str = "auto"  # fp32 | bf16 | fp16 | auto: bf16 on a GPU that has it, else fp32
     device: str = "auto"  # cpu | cuda | auto
-    kernels: str = "auto"  # auto | plain | triton: fused GPU kernels, or PyTorch's layers; auto tries them out first
-    recompute: bool = False  # with fused kernels: half of the memory for activations, a third more work forward
-    graphs: bool = False  # with fused kernels on one GPU: record the step of each batch size and length, and replay it
+    kernels: str = "auto"  # plain: PyTorch's layers | triton: fused GPU kernels, no fp32 | auto: these if a test passes
+    recompute: bool = False  # with fused kernels: 40 % less memory for activations, a tenth more to read and write
+    graphs: bool = False  # with fused kernels on one GPU: steps replayed as one launch, for a CPU that cannot keep up
 
     # --- Weights: what learns, what is averaged
     freeze_encoder: int = 0  # epochs in which only the output layer learns; batch norm still updates its statistics
@@ -343,7 +343,7 @@ class TrainSettings:
         if self.kernels not in ("auto", "plain", "triton"):
             raise ValueError(f"kernels must be auto, plain or triton, got {self.kernels!r}")
         if self.kernels == "plain" and (self.recompute or self.graphs):
-            raise ValueError("recompute and graphs belong to the fused kernels; leave them out, or kernels plain")
+            raise ValueError("recompute and graphs need the fused kernels; leave them out, or take kernels auto")
         if self.graphs and self.sequence.method != "none":
             raise ValueError("graphs records CTC alone; leave it out with sequence.method, which looks at texts")
         if self.head not in ("copy", "new"):

@@ -209,7 +209,7 @@ class Graphs:
         """The shape unused for longest; its part of the pool is free for later recordings."""
         _, entry = self.entries.popitem(last=False)
         if entry.replay is not None:
-            logger.info("forgot the CUDA graph of %s: %d are the most", shapes(entry.buffers), self.most)
+            logger.info("forgot the CUDA graph of %s: %d are the most", shapes(entry.buffers[:1]), self.most)
 
     def _record(self, entry: _Entry) -> None:
         allocated, reserved = self.capture.memory()
@@ -227,10 +227,10 @@ class Graphs:
         now_allocated, now_reserved = self.capture.memory()
         entry.allocated, entry.reserved = now_allocated - allocated, now_reserved - reserved
         logger.info(
-            "CUDA graph %d of at most %d, for %s: %.1f MB of results, %+.1f MB taken from the device",
+            "CUDA graph %d of at most %d, for %s: results %.1f MB, memory %+.1f MB",
             self.recorded,
             self.most,
-            shapes(entry.buffers),
+            shapes(entry.buffers[:1]),
             entry.allocated / 1e6,
             entry.reserved / 1e6,
         )

@@ -22,9 +22,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from quartznet import commandline, decoding, load_model, subtitles
+from quartznet import backend, commandline, decoding, load_model, subtitles
 from quartznet.adapter import apply_adapter, read_adapter
-from quartznet.backend import CHOICES
 from quartznet.checkpoint import replace_atomically
 from quartznet.distributed import choose_device
 from quartznet.initial import read_base
@@ -57,9 +56,12 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--format", choices=FORMATS, default="txt", help="txt (default), json, srt, vtt or ctm")
     parser.add_argument("--out", metavar="FOLDER", help="a file for each recording, and not the screen")
     parser.add_argument(
-        "--precision", choices=tuple(DTYPES), default="fp32", help="bf16 is faster where the CPU has it"
+        "--precision",
+        choices=tuple(DTYPES),
+        default="fp32",
+        help="fp32 (default); bf16: faster where GPU or CPU has it",
     )
-    parser.add_argument("--kernels", choices=CHOICES, default="auto", help="in bf16 on a GPU; see quartznet/backend.py")
+    parser.add_argument("--kernels", choices=backend.CHOICES, default="auto", help=backend.HELP)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--batch-seconds", type=float, default=120.0, help="sound in a batch (120)")
     parser.add_argument("--stream", action="store_true", help="read sound that is still being made")
@@ -189,7 +191,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         options = read_options(arguments)
-        device, code = choose_device(options.device), options.lang or trained_language(options.checkpoint)
+        device = choose_device(options.device)
+        backend.check_machine(options.kernels, device, DTYPES[options.precision])
+        code = options.lang or trained_language(options.checkpoint)
         if options.adapter:
             plain = apply_adapter(read_base(options.checkpoint), options.adapter)
             code = options.lang or read_adapter(options.adapter)["lang"]

@@ -1,6 +1,8 @@
 """Which code computes a network: what each name means, what is refused, and the test that ``auto`` makes."""
 
 import logging
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +10,9 @@ import triton_cpu
 from torch import nn
 
 triton_cpu.interpreted()
-from quartznet import backend, block_adapters, kernel_test, lora  # noqa: E402
+import evaluate  # noqa: E402
+import train  # noqa: E402
+from quartznet import backend, block_adapters, kernel_test, lora, transcribe  # noqa: E402
 from quartznet.backend import uses_triton, why_not  # noqa: E402
 from quartznet.config import BlockConfig  # noqa: E402
 from quartznet.model import Encoder  # noqa: E402
@@ -40,8 +44,36 @@ def test_without_triton_the_fused_kernels_are_refused_and_auto_goes_on(monkeypat
 @pytest.mark.skipif(DEVICE == "cuda", reason="there is a GPU")
 def test_without_a_gpu_the_fused_kernels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "_is_interpreted", lambda: False)
-    with pytest.raises(ValueError, match="cannot be used: the network is on cpu, and Triton needs a GPU"):
-        uses_triton("triton", encoder(), torch.bfloat16)
+    for dtype in (torch.bfloat16, torch.float32):
+        with pytest.raises(
+            ValueError, match="the network is on cpu, and Triton needs a GPU; take kernels plain, or auto"
+        ):
+            uses_triton("triton", encoder(), dtype)
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="there is a GPU")
+@pytest.mark.parametrize(
+    ("main", "options"),
+    [
+        (train.main, ["--init", "none.pt", "--lang", "en", "--data", "nowhere"]),
+        (evaluate.main, ["--checkpoint", "none.pt", "--data", "nowhere"]),
+        (transcribe.main, ["--checkpoint", "none.pt", "none.wav"]),
+    ],
+)
+def test_commands_refuse_them_before_they_read_a_file(
+    main: Callable[[list[str]], int],
+    options: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("none.pt").touch()
+    monkeypatch.setattr(backend, "_is_interpreted", lambda: False)
+    assert main([*options, "--kernels", "triton", "--precision", "bf16"]) == 2
+    reason = "the network is on cpu, and Triton needs a GPU"
+    message = f"error: kernels triton cannot be used: {reason}; take kernels plain, or auto"
+    assert capsys.readouterr().err.splitlines() == [message]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +114,8 @@ def test_an_old_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_fp32_is_refused() -> None:
-    with pytest.raises(ValueError, match="cannot be used: they compute in bf16 or fp16, and the precision is fp32"):
+    message = "cannot be used: they compute in bf16 or fp16, not in fp32; take precision bf16, or kernels auto"
+    with pytest.raises(ValueError, match=message):
         uses_triton("triton", encoder(), torch.float32)
 
 
@@ -95,5 +128,9 @@ def test_auto_goes_on_with_plain_where_the_test_fails_and_says_why(
     with caplog.at_level(logging.WARNING):
         assert not uses_triton("auto", encoder(), torch.bfloat16)
     assert "kernels   plain, which is slower: they were 0.1 away" in caplog.text
+    monkeypatch.setattr(kernel_test, "first_failure", lambda *_: "they do not run here: RuntimeError: " + 30 * "long ")
+    caplog.clear()
+    assert not uses_triton("auto", encoder(), torch.bfloat16)
+    assert max(map(len, caplog.messages[0].splitlines())) <= 80 < len(caplog.messages[0])
     monkeypatch.setattr(kernel_test, "first_failure", lambda *_: "")
     assert uses_triton("auto", encoder(), torch.bfloat16)

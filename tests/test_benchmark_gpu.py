@@ -147,15 +147,15 @@ def test_ways_answer_the_same(name: str) -> None:
 
 def test_what_the_product_refuses_is_said_in_the_table(capsys: pytest.CaptureFixture) -> None:
     def refuse(_: QuartzNet) -> QuartzNet:
-        raise ValueError(reason)
+        raise ValueError(f"kernels triton cannot be used: {reason}; take precision bf16, or kernels auto")
 
-    reason = "kernels triton cannot be used: they compute in bf16"
+    reason = "they compute in bf16 or fp16, not in fp32"
     here, found = section(), bench(ways=(gpu_ways.Way("triton", refuse),))
     gpu_train.steps(found, here)
     assert [row["note"] for row in here.tables["steps tiny"]] == [reason] * 3
     gpu_parts.parts(found, here)
     assert here.lines[-1] == f"triton fp32: {reason}"
-    assert "triton   fp32 kernels triton cannot be used" in capsys.readouterr().out
+    assert "triton   fp32 they compute in bf16 or fp16, not in fp32\n" in capsys.readouterr().out
     here.begin("latency", gpu_inference.LATENCY)
     assert gpu_inference.made(bench(), here, gpu_ways.OURS["plain"], "fp16", gpu_ways.for_inference) is None
     assert "for_inference takes float32, bfloat16 on cpu" in here.rows[0]["note"]
@@ -302,7 +302,10 @@ def test_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     data = ["--data", str(manifest), "--init", str(tmp_path / "en.nemo"), "--workers", "0"]
     assert run_tiny(tmp_path, *data) == 0
     lines = capsys.readouterr().out.splitlines()
+    *lines, last = lines
+    assert last == f"all figures  {tmp_path / 'out' / 'gpu.json'}"
     assert all(len(line) <= 80 for line in lines), max(lines, key=len)
+    assert any(line.startswith("no GPU is used: sizes are tiny") for line in lines)
     found = json.loads((tmp_path / "out" / "gpu.json").read_text())["sections"]
     assert [(name, part["state"]) for name, part in found.items()] == [(name, "done") for name in "abcde"]
     tables = {name: rows for part in found.values() for name, rows in part["tables"].items()}
@@ -333,8 +336,11 @@ def test_a_section_that_fails_is_the_exit_status(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--sections", "a,z"], "--sections are some of a,b,c,d,e"),
-        (["--minutes", "0"], "--minutes above 0"),
+        (["--sections", "a,z"], "--sections are some of a,b,c,d,e, got 'a,z'; --help says what they are"),
+        (["--minutes", "0"], "--minutes must be above 0, got 0"),
+        (["--out", __file__], "is a file; name a folder, gpu.json is written into it"),
+        (["--data", "none.jsonl", "--init", __file__], "--data none.jsonl: there is no such file or folder"),
+        (["--data", __file__, "--init", "none.nemo"], "--init none.nemo: there is no such file or folder"),
         (["--repeat", "0"], "--repeat and --batches must be at least 1"),
         (["--data", "x.jsonl"], "--data and --init belong together"),
         (["--preset", "16x5"], "no preset '16x5'"),

@@ -63,7 +63,7 @@ def test_the_shape_unused_for_longest_is_forgotten(caplog: pytest.LogCaptureFixt
             graphs(torch.ones(size))
     assert [tuple(entry.buffers[0].shape) for entry in graphs.entries.values()] == [(1,), (3,)]
     assert "forgot the CUDA graph of 2: 2 are the most" in caplog.text
-    assert "CUDA graph 1 of at most 2, for 1" in caplog.text
+    assert "CUDA graph 1 of at most 2, for 1: results 0.0 MB, memory +0.0 MB" in caplog.text
     graphs(torch.ones(2))
     assert graphs.entries[((), (torch.Size([2]), torch.float32))].replay is None
 

@@ -13,6 +13,7 @@ from quartznet.config import BlockConfig, ModelConfig
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
+STARTS = ("python train.py ", "python evaluate.py ", "python -m quartznet.transcribe ", "make gpu")
 
 
 def commands(start: str) -> list[list[str]]:
@@ -35,6 +36,28 @@ def test_training_commands_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert found
     for words in found:
         assert read_settings(words).lang == "es"
+
+
+def test_commands_for_a_gpu_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of docs/gpu.md; the README has some of them."""
+    from test_train import read_settings
+
+    import evaluate
+    from quartznet import transcribe
+
+    makefile, text = (ROOT / "Makefile").read_text(encoding="utf-8"), (ROOT / "docs/gpu.md").read_text(encoding="utf-8")
+    lines = [line for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    found = {start: [line.removeprefix(start).split() for line in lines if line.startswith(start)] for start in STARTS}
+    assert all(found.values()) and sum(map(len, found.values())) == len(lines)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stt_en_quartznet15x5.nemo").touch()
+    assert read_settings(*found["python train.py "]).graphs
+    assert evaluate.read_options(*found["python evaluate.py "]).precision == "bf16"
+    assert transcribe.read_options(*found["python -m quartznet.transcribe "]).precision == "bf16"
+    assert "\ngpu: setup\n" in makefile
+    assert all(f"$(if $({word.split('=')[0]})," in makefile for words in found["make gpu"] for word in words)
+    for line in lines:
+        assert line.startswith("make") or line in README or "transcribe" in line
 
 
 def test_fine_tuning_commands_parse(

@@ -10,7 +10,7 @@ import triton_cpu
 triton_cpu.interpreted()
 import train  # noqa: E402
 from quartznet.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
-from quartznet.config import BlockConfig, FeatureConfig, ModelConfig  # noqa: E402
+from quartznet.config import BlockConfig, FeatureConfig, ModelConfig, TrainSettings  # noqa: E402
 from quartznet.model import QuartzNet  # noqa: E402
 from quartznet.settings import to_dict  # noqa: E402
 
@@ -58,8 +58,15 @@ def test_fused_kernels_train_what_plain_layers_train(
     assert (fused - plain).norm() < 0.05 * way.norm()  # of bf16, whose roundings differ
 
     whole = weights_after(command, tmp_path / "graphs", "--kernels", "triton", "--graphs", "--recompute")
+    assert "fused kernels, graphs, recompute, 1 process" in caplog.text
     assert (whole - plain).norm() < 0.05 * way.norm()
     assert torch.equal(whole, fused) or (whole - fused).norm() < 0.01 * way.norm()
+
+
+def test_graphs_of_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train.distributed, "world_size", lambda: 2)
+    with pytest.raises(ValueError, match="graphs are for one process; leave --graphs out, or train on one GPU"):
+        train.check_machine(TrainSettings(graphs=True), torch.device("cpu"))
 
 
 def test_what_belongs_to_fused_kernels_is_said_to_have_no_effect_or_refused(
@@ -68,9 +75,12 @@ def test_what_belongs_to_fused_kernels_is_said_to_have_no_effect_or_refused(
     assert (
         train.main([*command, "--out", str(tmp_path / "r"), "--steps", "1", "--recompute", "--precision", "fp32"]) == 0
     )
-    assert "recompute belongs to the fused kernels and has no effect here" in caplog.text
+    assert "no effect without the fused kernels (docs/gpu.md): --recompute" in caplog.text
     for options, message in (
-        (["--kernels", "plain", "--graphs"], "recompute and graphs belong to the fused kernels"),
+        (
+            ["--kernels", "plain", "--graphs"],
+            "recompute and graphs need the fused kernels; leave them out, or take kernels auto",
+        ),
         (["--kernels", "triton", "--precision", "fp32"], "kernels triton cannot be used: they compute in bf16"),
         (["--kernels", "fast"], "kernels must be auto, plain or triton, got 'fast'"),
         (["--graphs", "--sequence.method", "mwer"], "graphs records CTC alone"),
