@@ -170,6 +170,20 @@ def test_dropout_drops_and_its_gradient_is_that_of_what_is_left() -> None:
     assert torch.equal(first, second)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered", "ignore:overflow encountered")
+@pytest.mark.parametrize("learns", [True, False])
+@pytest.mark.parametrize("broken", ["weight", "input"])
+def test_what_is_not_finite_is_not_hidden(broken: str, learns: bool) -> None:
+    """A ReLU that made NaN zero would give a finite loss, and a step that changes statistics to NaN would count."""
+    model, (x, lengths) = network().train(learns), features()
+    if broken == "weight":
+        model.encoder.blocks[1].layers[0].pointwise.weight.data[0, 0] = torch.nan
+    else:
+        x[0, 0, 5] = 1e6  # infinite in fp16
+    encoded, _ = fused.encode(model.encoder, x, lengths, torch.float16)
+    assert encoded[0, :, 0, :5].isnan().any()
+
+
 def test_the_model_and_its_inference_form_go_through_the_kernels_in_half_precision_alone() -> None:
     model = network().train()
     signal, lengths = 0.1 * torch.randn(2, 9000, device=DEVICE), torch.tensor([9000, 6000], device=DEVICE)
