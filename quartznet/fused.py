@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from quartznet import kernel_calls as calls
 from quartznet.layers import SubBlock, output_length
@@ -164,6 +164,7 @@ class _Block(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(context: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         plan = context.plan
         h, out, *rest = context.saved_tensors
@@ -248,12 +249,17 @@ def _backward(
 # The encoder
 
 
+def _lengths_after(lengths: Tensor, stride: int) -> Tensor:
+    """``output_length``; itself without a stride, because three launches for each sub-block would be half of all."""
+    return lengths if stride == 1 else output_length(lengths, stride)
+
+
 def _plan(block: nn.Module, lengths: Tensor, frames: int, is_last: bool, recompute: bool) -> Plan:
     """``lengths`` and ``frames`` are those of the block's input."""
     subs = tuple(Sub.of(layer) for layer in block.layers)
     all_lengths, all_frames = [lengths], []
     for sub in subs:
-        all_lengths.append(output_length(all_lengths[-1], sub.stride))
+        all_lengths.append(_lengths_after(all_lengths[-1], sub.stride))
         frames = output_length(frames, sub.stride)
         all_frames.append(frames)
     drops = block.training and block.config.dropout > 0
@@ -310,5 +316,5 @@ def encode(
             x = _forward(plan, x, Weights.read(plan, tuple(tensors)), False)[0]
         rest, frames = plan.lengths[-1], plan.frames[-1]
         for sub in plan.subs:
-            lengths = output_length(lengths, sub.stride)
+            lengths = _lengths_after(lengths, sub.stride)
     return x.transpose(0, 1)[:, :, None, :frames], lengths

@@ -6,6 +6,7 @@ import pytest
 import torch
 import triton_cpu
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 triton_cpu.interpreted()
 from quartznet import fused  # noqa: E402
@@ -137,6 +138,14 @@ def test_an_utterance_alone_gives_what_it_gives_in_a_batch() -> None:
     assert torch.allclose(together[1:, ..., : out_lengths[1]], alone[..., : out_lengths[1]], atol=1e-6)
 
 
+def test_a_gradient_of_the_gradient_is_refused() -> None:
+    x, lengths = features()
+    encoded, _ = fused.encode(network().train().encoder, x.requires_grad_(), lengths, torch.float32)
+    (gradient,) = torch.autograd.grad(encoded.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 def test_dropout_drops_and_its_gradient_is_that_of_what_is_left() -> None:
     """A seed fixes what is dropped, so a small step along the gradient changes the output by what it promises."""
     blocks = (BlockConfig(4, 5, 2, dropout=0.3, residual=True), BlockConfig(4, 3, dropout=0.3))
@@ -168,6 +177,24 @@ def test_dropout_drops_and_its_gradient_is_that_of_what_is_left() -> None:
     model.eval()
     first, second = (fused.encode(model.encoder, x, lengths, torch.float32)[0] for _ in range(2))
     assert torch.equal(first, second)
+
+
+class Lengths(TorchDispatchMode):
+    """Counts the divisions of lengths by a stride."""
+
+    divisions = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        self.divisions += "floor_divide" in function.__name__
+        return function(*arguments, **(options or {}))
+
+
+def test_lengths_are_computed_anew_after_a_stride_alone() -> None:
+    """On a GPU each is three launches; with one for each of 93 convolutions they were half of all."""
+    x, lengths = features()
+    with Lengths() as counter:
+        fused.encode(network().eval().encoder, x, lengths, torch.float32)
+    assert counter.divisions == 2  # as int64 for what follows, as int32 for the kernels
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered", "ignore:overflow encountered")
