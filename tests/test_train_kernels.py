@@ -10,9 +10,11 @@ import triton_cpu
 triton_cpu.interpreted()
 import train  # noqa: E402
 from quartznet.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
-from quartznet.config import BlockConfig, FeatureConfig, ModelConfig  # noqa: E402
+from quartznet.config import BlockConfig, FeatureConfig, ModelConfig, TrainSettings  # noqa: E402
+from quartznet.finetune import Tuning  # noqa: E402
 from quartznet.model import QuartzNet  # noqa: E402
 from quartznet.settings import to_dict  # noqa: E402
+from quartznet.tune_config import TuneSettings  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -60,6 +62,21 @@ def test_fused_kernels_train_what_plain_layers_train(
     whole = weights_after(command, tmp_path / "graphs", "--kernels", "triton", "--graphs", "--recompute")
     assert (whole - plain).norm() < 0.05 * way.norm()
     assert torch.equal(whole, fused) or (whole - fused).norm() < 0.01 * way.norm()
+
+
+def test_processes_that_cannot_all_use_the_fused_kernels_all_use_plain_layers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else the ranks' optimisers would round differently, and their networks would part ways."""
+    model = QuartzNet(ModelConfig(tuple(" abcd"), (BlockConfig(4, 5, stride=2),), FeatureConfig(mels=8))).to(DEVICE)
+    settings, tuning = TrainSettings(precision="bf16", kernels="triton"), Tuning(TuneSettings(batchnorm="frozen"))
+    train.choose_kernels(model, settings, model.device, tuning)
+    assert model.fused and model.training and not model.encoder.blocks[0].layers[0].norm.training
+    monkeypatch.setattr(train.distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(train.distributed, "sum_over_ranks", lambda values, device: list(values))
+    train.choose_kernels(model, settings, model.device, tuning)
+    assert not model.fused
+    assert "another process cannot use the fused ones" in caplog.text
 
 
 def test_what_belongs_to_fused_kernels_is_said_to_have_no_effect_or_refused(
