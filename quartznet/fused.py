@@ -306,15 +306,16 @@ def encode(
     if masked:  # a residual branch or an ordinary convolution at the beginning reads x as it is
         x = x.masked_fill(torch.arange(x.shape[2], device=x.device) >= rest[:, None], 0)
     _count_batches(encoder)
-    for number, block in enumerate(encoder.blocks):
-        plan = _plan(block, rest, frames, number == len(encoder.blocks) - 1, recompute)
-        layers = [*block.layers, *([] if block.residual is None else [block.residual])]
-        tensors = [tensor for layer in layers for tensor in parameters_of(layer)]
-        if torch.is_grad_enabled() and (x.requires_grad or any(tensor.requires_grad for tensor in tensors)):
-            x = _Block.apply(plan, x, *tensors)
-        else:
-            x = _forward(plan, x, Weights.read(plan, tuple(tensors)), False)[0]
-        rest, frames = plan.lengths[-1], plan.frames[-1]
-        for sub in plan.subs:
-            lengths = _lengths_after(lengths, sub.stride)
+    with torch.cuda.device_of(x):  # Triton starts kernels on the current GPU, wherever their tensors are
+        for number, block in enumerate(encoder.blocks):
+            plan = _plan(block, rest, frames, number == len(encoder.blocks) - 1, recompute)
+            layers = [*block.layers, *([] if block.residual is None else [block.residual])]
+            tensors = [tensor for layer in layers for tensor in parameters_of(layer)]
+            if torch.is_grad_enabled() and (x.requires_grad or any(tensor.requires_grad for tensor in tensors)):
+                x = _Block.apply(plan, x, *tensors)
+            else:
+                x = _forward(plan, x, Weights.read(plan, tuple(tensors)), False)[0]
+            rest, frames = plan.lengths[-1], plan.frames[-1]
+            for sub in plan.subs:
+                lengths = _lengths_after(lengths, sub.stride)
     return x.transpose(0, 1)[:, :, None, :frames], lengths

@@ -1,6 +1,8 @@
 """The fused encoder against ``quartznet.model.Encoder``, in Triton's interpreter: outputs, gradients, statistics."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -177,6 +179,27 @@ def test_dropout_drops_and_its_gradient_is_that_of_what_is_left() -> None:
     model.eval()
     first, second = (fused.encode(model.encoder, x, lengths, torch.float32)[0] for _ in range(2))
     assert torch.equal(first, second)
+
+
+def test_kernels_start_on_the_gpu_of_their_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On another one they would read memory that is not there; in the backward pass PyTorch's engine sees to it."""
+    right, inside, seen = fused.calls.depthwise, [], []
+
+    @contextmanager
+    def device_of(tensor: Tensor) -> Iterator[None]:
+        inside.append(tensor.device)
+        yield
+        inside.pop()
+
+    def watched(*arguments: object) -> Tensor:
+        seen.append(list(inside))
+        return right(*arguments)
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    monkeypatch.setattr(fused.calls, "depthwise", watched)
+    x, lengths = features()
+    fused.encode(network().eval().encoder, x, lengths, torch.float32)
+    assert seen == [[x.device]] * 6
 
 
 class Lengths(TorchDispatchMode):
