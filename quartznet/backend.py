@@ -4,7 +4,7 @@ One setting, ``kernels``:
 
     plain    PyTorch's own layers
     triton   the fused kernels, in bf16 or fp16, or an error that says why they cannot be used
-    auto     triton where it can be, on a GPU, and passes a test; else plain, and the reason is said
+    auto     triton in bf16 or fp16 on a GPU, where it can be and passes a test; else plain, and the reason is said
 
 Both use the same modules, so a checkpoint, an optimiser and a run know nothing of the choice: it can change between two
 runs, or between training and evaluation.
@@ -73,8 +73,8 @@ def uses_triton(name: str, encoder: nn.Module, dtype: torch.dtype) -> bool:
     if name not in CHOICES:
         raise ValueError(f"kernels must be {', '.join(CHOICES[:-1])} or {CHOICES[-1]}, got {name!r}")
     device = _device_of(encoder)
-    if name == "plain" or (name == "auto" and device.type != "cuda"):
-        return False
+    if name == "plain" or (name == "auto" and (device.type != "cuda" or dtype == torch.float32)):
+        return False  # nothing to be said: so it is meant to be
     if importlib.util.find_spec("triton") is None:
         reason = "Triton is not installed (pip install triton)"
     elif device.type != "cuda" and not _is_interpreted():
