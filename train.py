@@ -153,9 +153,14 @@ def check_machine(settings: TrainSettings, device: torch.device) -> None:
         raise ValueError("graphs are for one process; leave --graphs out, or train on one GPU")
 
 
-def choose_kernels(model: QuartzNet, settings: TrainSettings, device: torch.device) -> None:
-    """How the network is computed, as the settings say; also what then has no effect."""
-    model.train().use_kernels(settings.kernels, choose_precision(settings.precision, device))
+def choose_kernels(model: QuartzNet, settings: TrainSettings, device: torch.device, tuning: Tuning) -> None:
+    """How the network is computed, as the settings say, by all processes alike; also what then has no effect."""
+    tuning.train_mode(model)  # batch norms that stand still have kernels of their own, to be tried too
+    model.use_kernels(settings.kernels, choose_precision(settings.precision, device))
+    fused = distributed.sum_over_ranks([float(model.fused)], device)[0]
+    if model.fused and fused < distributed.world_size():
+        logging.warning("kernels   plain, which is slower: another process cannot use the fused ones")
+        model.fused = False
     model.recompute = settings.recompute
     useless = [f"--{name}" for name in ("recompute", "graphs") if getattr(settings, name) and not model.fused]
     if useless:
@@ -304,7 +309,7 @@ def train(options: Options) -> int:
         model = model.to(device)
         if settings.sync_batchnorm:
             model = distributed.synchronise_batch_norm(model, device)
-        choose_kernels(model, settings, device)
+        choose_kernels(model, settings, device, tuning)
         frames_per_second = model.config.features.sample_rate / model.samples_per_output
         clips = prepare(splits, language, model.alphabet, frames_per_second, settings)
         if settings.keep.replay:

@@ -4,7 +4,7 @@ One setting, ``kernels``:
 
     plain    PyTorch's own layers
     triton   the fused kernels, in bf16 or fp16, or an error that says why they cannot be used
-    auto     triton where it can be, on a GPU, and passes a test; else plain, and the reason is said
+    auto     triton in bf16 or fp16 on a GPU, where it can be and passes a test; else plain, and the reason is said
 
 Both use the same modules, so a checkpoint, an optimiser and a run know nothing of the choice: it can change between two
 runs, or between training and evaluation.
@@ -90,8 +90,8 @@ def uses_triton(name: str, encoder: nn.Module, dtype: torch.dtype) -> bool:
     """
     device = _device_of(encoder)
     check_machine(name, device, dtype)
-    if name == "plain" or (name == "auto" and device.type != "cuda"):
-        return False
+    if name == "plain" or (name == "auto" and (device.type != "cuda" or dtype == torch.float32)):
+        return False  # nothing to be said: so it is meant to be
     reason = _why_not_here(device, dtype) or why_not(encoder)
     if name == "triton":
         _refuse(reason)

@@ -87,7 +87,8 @@ class LogMel(nn.Module):
         Raises:
             ValueError: for a signal too short for its STFT padding, or a row without a single frame. On a GPU the
                 lengths are not looked at, for that would wait until the GPU has done all that it was told: there the
-                features of such a row are NaN throughout, and so is every loss that it has a part in.
+                features of such a row are NaN throughout, and so is every loss that it has a part in, except that the
+                fused kernels mask such a row whole. Loaders leave clips below ``shortest`` out.
         """
         lengths = frame_counts(signal_lengths, self.config)
         self._check(signal, signal_lengths, lengths)

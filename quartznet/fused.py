@@ -20,7 +20,7 @@ from itertools import islice
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from quartznet import kernel_calls as calls
 from quartznet.layers import SubBlock, output_length
@@ -171,6 +171,7 @@ class _Block(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(context: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         plan = context.plan
         h, out, *rest = context.saved_tensors
@@ -255,6 +256,11 @@ def _backward(
 # The encoder
 
 
+def _lengths_after(lengths: Tensor, stride: int) -> Tensor:
+    """``output_length``; itself without a stride, because three launches for each sub-block would be half of all."""
+    return lengths if stride == 1 else output_length(lengths, stride)
+
+
 def _plan(
     block: nn.Module, products: tuple[Tensor, ...], lengths: Tensor, frames: int, is_last: bool, recompute: bool
 ) -> Plan:
@@ -262,7 +268,7 @@ def _plan(
     subs = tuple(Sub.of(layer) for layer in block.layers)
     all_lengths, all_frames = [lengths], []
     for sub in subs:
-        all_lengths.append(output_length(all_lengths[-1], sub.stride))
+        all_lengths.append(_lengths_after(all_lengths[-1], sub.stride))
         frames = output_length(frames, sub.stride)
         all_frames.append(frames)
     drops = block.training and block.config.dropout > 0
@@ -329,14 +335,15 @@ def encode(
     if masked:  # a residual branch or an ordinary convolution at the beginning reads x as it is
         x = x.masked_fill(torch.arange(x.shape[2], device=x.device) >= rest[:, None], 0)
     _count_batches(encoder)
-    for number, (block, products) in enumerate(zip(encoder.blocks, _in_dtype(encoder, dtype), strict=True)):
-        plan = _plan(block, products, rest, frames, number == len(encoder.blocks) - 1, recompute)
-        tensors = [tensor for layer in _layers(block) for tensor in parameters_of(layer)]
-        if torch.is_grad_enabled() and (x.requires_grad or any(tensor.requires_grad for tensor in tensors)):
-            x = _Block.apply(plan, x, *tensors)
-        else:
-            x = _forward(plan, x, Weights.read(plan, tuple(tensors)), False)[0]
-        rest, frames = plan.lengths[-1], plan.frames[-1]
-        for sub in plan.subs:
-            lengths = output_length(lengths, sub.stride)
+    with torch.cuda.device_of(x):  # Triton starts kernels on the current GPU, wherever their tensors are
+        for number, (block, products) in enumerate(zip(encoder.blocks, _in_dtype(encoder, dtype), strict=True)):
+            plan = _plan(block, products, rest, frames, number == len(encoder.blocks) - 1, recompute)
+            tensors = [tensor for layer in _layers(block) for tensor in parameters_of(layer)]
+            if torch.is_grad_enabled() and (x.requires_grad or any(tensor.requires_grad for tensor in tensors)):
+                x = _Block.apply(plan, x, *tensors)
+            else:
+                x = _forward(plan, x, Weights.read(plan, tuple(tensors)), False)[0]
+            rest, frames = plan.lengths[-1], plan.frames[-1]
+            for sub in plan.subs:
+                lengths = _lengths_after(lengths, sub.stride)
     return x.transpose(0, 1)[:, :, None, :frames], lengths

@@ -38,17 +38,19 @@ def _said(error: Exception) -> str:
 # The encoder
 
 
-def _alone(block: nn.Module) -> nn.Module:
-    """An encoder of a copy of one block, which drops nothing."""
+def _alone(block: nn.Module, dropout: float) -> nn.Module:
+    """An encoder of a copy of one block, its batch norms in the same mode, with another dropout."""
     encoder = nn.Module()
     encoder.blocks = nn.ModuleList([copy.deepcopy(block)])
-    encoder.blocks[0].config = replace(block.config, dropout=0.0)
-    return encoder.train(block.training)
+    encoder.blocks[0].config = replace(block.config, dropout=dropout)
+    return encoder
 
 
-def _outputs(block: nn.Module, x: Tensor, lengths: Tensor, dtype: torch.dtype, fused: bool) -> list[Tensor]:
+def _outputs(
+    block: nn.Module, x: Tensor, lengths: Tensor, dtype: torch.dtype, fused: bool, dropout: float = 0.0
+) -> list[Tensor]:
     """The real frames of the block's output; in training also the gradients of input and weights, and statistics."""
-    encoder = _alone(block)
+    encoder = _alone(block, dropout)
     learns = block.training
     x = x.detach().requires_grad_(learns)
     if fused:
@@ -71,6 +73,14 @@ def _outputs(block: nn.Module, x: Tensor, lengths: Tensor, dtype: torch.dtype, f
     return [y.detach(), *(tensor.double() for tensor in (*gradients, *statistics))]
 
 
+def _is_finite_with_dropout(block: nn.Module, x: Tensor, lengths: Tensor, dtype: torch.dtype) -> bool:
+    """Whether its kernels, which are others, run at all: what they drop, PyTorch does not."""
+    if not block.config.dropout:
+        return True
+    with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
+        return all(tensor.isfinite().all() for tensor in _outputs(block, x, lengths, dtype, True, block.config.dropout))
+
+
 def _failed_block(block: nn.Module, dtype: torch.dtype, frames: int) -> str:
     """As ``failed_test``, of one block: inputs as they come from another one, with zeros behind each utterance."""
     first = next(part for part in block.modules() if isinstance(part, Conv))
@@ -84,8 +94,11 @@ def _failed_block(block: nn.Module, dtype: torch.dtype, frames: int) -> str:
         plain = distance(_outputs(block, x, lengths, dtype, False), exact)
         try:
             fused = distance(_outputs(block, x, lengths, dtype, True), exact)
+            is_finite = not block.training or _is_finite_with_dropout(block, x, lengths, dtype)
         except Exception as error:
             return f"they do not run here: {_said(error)}"
+    if not is_finite:
+        return "with dropout they gave numbers that are not finite"
     if fused > 1.5 * plain + SLACK:
         return f"they were {fused:.2g} away from fp64 in a test, PyTorch's own layers {plain:.2g}"
     return ""
@@ -100,7 +113,8 @@ def failed_test(encoder: nn.Module, dtype: torch.dtype, frames: int = 200) -> st
     kinds = {}
     for block in encoder.blocks:
         shapes = tuple(parameter.shape for parameter in block.parameters())
-        kinds.setdefault((replace(block.config, dropout=0.0), shapes), block)
+        modes = tuple(part.training for part in block.modules())
+        kinds.setdefault((block.config, shapes, modes), block)
     return next(filter(None, (_failed_block(block, dtype, frames) for block in kinds.values())), "")
 
 

@@ -42,6 +42,7 @@ import triton.language as tl
 ALIGN = 8  # frames that one load moves: 16 bytes of bf16
 SIZES = ["batch", "in_groups", "out_groups", "row_columns", "tiles"]  # vary: nothing is compiled for each of them
 CHUNK = 2048  # numbers that one program of an elementwise kernel handles
+ALL_NAN = tl.constexpr(tl.PropagateNan.ALL)
 
 
 @triton.jit
@@ -60,11 +61,17 @@ def _keeps(seed, place, probability):
 
 
 @triton.jit
+def _relu(h):
+    """NaN stays NaN, as in PyTorch: made zero, it would give a finite loss where there must be none."""
+    return tl.maximum(h, 0.0, propagate_nan=ALL_NAN)
+
+
+@triton.jit
 def _activated(z, scale, shift, seed, place, probability, ACTIVATE: tl.constexpr, DROPOUT: tl.constexpr):
     """What the depthwise convolution reads: norm, ReLU and dropout of ``z``, or ``z`` as it is."""
     h = z
     if ACTIVATE:
-        h = tl.maximum(z * scale + shift, 0.0)
+        h = _relu(z * scale + shift)
     if DROPOUT:
         h = tl.where(_keeps(seed, place, probability), h / (1.0 - probability), 0.0)
     return h
@@ -244,7 +251,7 @@ def statistics(
     count = (batch * frames).to(tl.float32)
     shift = tl.sum(total) / count
     mean = guess + shift
-    var = tl.maximum(tl.sum(squares) / count - shift * shift, 0.0)
+    var = _relu(tl.sum(squares) / count - shift * shift)  # rounding may leave it below 0
     tl.store(mean_ptr + channel, mean)
     tl.store(var_ptr + channel, var)
     old = tl.load(running_mean_ptr + channel)
@@ -302,7 +309,7 @@ def end_forward(
         r = tl.load(r_ptr + channel * size + place, mask=inside, other=0.0).to(tl.float32)
         scale = tl.load(r_gamma_ptr + channel) / tl.sqrt_rn(tl.load(r_var_ptr + channel) + eps)
         h += (r - tl.load(r_mean_ptr + channel)) * scale + tl.load(r_beta_ptr + channel)
-    h = tl.maximum(h, 0.0)
+    h = _relu(h)
     if DROPOUT:
         keeps = _keeps(tl.load(seed_ptr), place + (channel * size).to(tl.int32), probability)
         h = tl.where(keeps, h / (1.0 - probability), 0.0)

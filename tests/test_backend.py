@@ -30,6 +30,16 @@ def test_plain_and_auto_on_a_cpu_are_pytorchs_layers() -> None:
     assert uses_triton("triton", encoder(), torch.bfloat16)
 
 
+def test_fp32_on_a_gpu_is_plain_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run with fused kernels reads its last table in fp32, and must not end with "kernels plain"."""
+    monkeypatch.setattr(backend, "_device_of", lambda _: torch.device("cuda"))
+    with caplog.at_level(logging.INFO):
+        assert not uses_triton("auto", encoder(), torch.float32)
+    assert caplog.text == ""
+
+
 def test_another_name_is_refused() -> None:
     with pytest.raises(ValueError, match="kernels must be auto, plain or triton, got 'fast'"):
         uses_triton("fast", encoder(), torch.bfloat16)

@@ -1,11 +1,14 @@
 """The fused encoder against ``quartznet.model.Encoder``, in Triton's interpreter: outputs, gradients, statistics."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
 import triton_cpu
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 triton_cpu.interpreted()
 from quartznet import fused  # noqa: E402
@@ -137,6 +140,14 @@ def test_an_utterance_alone_gives_what_it_gives_in_a_batch() -> None:
     assert torch.allclose(together[1:, ..., : out_lengths[1]], alone[..., : out_lengths[1]], atol=1e-6)
 
 
+def test_a_gradient_of_the_gradient_is_refused() -> None:
+    x, lengths = features()
+    encoded, _ = fused.encode(network().train().encoder, x.requires_grad_(), lengths, torch.float32)
+    (gradient,) = torch.autograd.grad(encoded.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 def test_dropout_drops_and_its_gradient_is_that_of_what_is_left() -> None:
     """A seed fixes what is dropped, so a small step along the gradient changes the output by what it promises."""
     blocks = (BlockConfig(4, 5, 2, dropout=0.3, residual=True), BlockConfig(4, 3, dropout=0.3))
@@ -168,6 +179,59 @@ def test_dropout_drops_and_its_gradient_is_that_of_what_is_left() -> None:
     model.eval()
     first, second = (fused.encode(model.encoder, x, lengths, torch.float32)[0] for _ in range(2))
     assert torch.equal(first, second)
+
+
+def test_kernels_start_on_the_gpu_of_their_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On another one they would read memory that is not there; in the backward pass PyTorch's engine sees to it."""
+    right, inside, seen = fused.calls.depthwise, [], []
+
+    @contextmanager
+    def device_of(tensor: Tensor) -> Iterator[None]:
+        inside.append(tensor.device)
+        yield
+        inside.pop()
+
+    def watched(*arguments: object) -> Tensor:
+        seen.append(list(inside))
+        return right(*arguments)
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    monkeypatch.setattr(fused.calls, "depthwise", watched)
+    x, lengths = features()
+    fused.encode(network().eval().encoder, x, lengths, torch.float32)
+    assert seen == [[x.device]] * 6
+
+
+class Lengths(TorchDispatchMode):
+    """Counts the divisions of lengths by a stride."""
+
+    divisions = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        self.divisions += "floor_divide" in function.__name__
+        return function(*arguments, **(options or {}))
+
+
+def test_lengths_are_computed_anew_after_a_stride_alone() -> None:
+    """On a GPU each is three launches; with one for each of 93 convolutions they were half of all."""
+    x, lengths = features()
+    with Lengths() as counter:
+        fused.encode(network().eval().encoder, x, lengths, torch.float32)
+    assert counter.divisions == 2  # as int64 for what follows, as int32 for the kernels
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered", "ignore:overflow encountered")
+@pytest.mark.parametrize("learns", [True, False])
+@pytest.mark.parametrize("broken", ["weight", "input"])
+def test_what_is_not_finite_is_not_hidden(broken: str, learns: bool) -> None:
+    """A ReLU that made NaN zero would give a finite loss, and a step that changes statistics to NaN would count."""
+    model, (x, lengths) = network().train(learns), features()
+    if broken == "weight":
+        model.encoder.blocks[1].layers[0].pointwise.weight.data[0, 0] = torch.nan
+    else:
+        x[0, 0, 5] = 1e6  # infinite in fp16
+    encoded, _ = fused.encode(model.encoder, x, lengths, torch.float16)
+    assert encoded[0, :, 0, :5].isnan().any()
 
 
 def test_the_model_and_its_inference_form_go_through_the_kernels_in_half_precision_alone() -> None:

@@ -54,6 +54,35 @@ def test_kernels_that_do_not_run_fail_the_test(monkeypatch: pytest.MonkeyPatch) 
     )
 
 
+def test_kernels_for_batch_norms_that_stand_still_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    right, modes = kernel_calls.depthwise_backward, set()
+
+    def watched(*arguments: object) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        modes.add(arguments[-1])
+        return right(*arguments)
+
+    monkeypatch.setattr(kernel_calls, "depthwise_backward", watched)
+    network = Encoder(4, (BlockConfig(4, 3, 2), BlockConfig(4, 3, 2))).to(DEVICE).train()
+    assert failed_test(network, torch.bfloat16, 40) == "" and modes == {False}
+    network.blocks[1].layers[0].norm.eval()
+    assert failed_test(network, torch.bfloat16, 40) == "" and modes == {False, True}
+
+
+def test_kernels_with_dropout_are_tried_and_drop_no_random_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Encoder(4, (BlockConfig(4, 3, 2, dropout=0.2),)).to(DEVICE).train()
+    before = torch.random.get_rng_state()
+    assert failed_test(network, torch.bfloat16, 40) == ""
+    assert torch.equal(torch.random.get_rng_state(), before)
+    right = kernel_calls.block_end
+
+    def broken(*arguments: object) -> torch.Tensor:
+        return right(*arguments) * (1.0 if arguments[-1] is None else torch.nan)
+
+    monkeypatch.setattr(kernel_calls, "block_end", broken)
+    assert failed_test(network, torch.bfloat16, 40) == "with dropout they gave numbers that are not finite"
+    assert failed_test(network.eval(), torch.bfloat16, 40) == ""
+
+
 def test_wrong_losses_and_wrong_gradients_of_ctc_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     right = ctc_kernel.ctc_losses
     assert failed_ctc(DEVICE) == ""

@@ -51,7 +51,7 @@ def test_commands_for_a_gpu_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert all(found.values()) and sum(map(len, found.values())) == len(lines)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "stt_en_quartznet15x5.nemo").touch()
-    assert read_settings(*found["python train.py "]).graphs
+    assert read_settings(*found["python train.py "]).data.cache == "memory"
     assert evaluate.read_options(*found["python evaluate.py "]).precision == "bf16"
     assert transcribe.read_options(*found["python -m quartznet.transcribe "]).precision == "bf16"
     assert "\ngpu: setup\n" in makefile

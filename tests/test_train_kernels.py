@@ -11,8 +11,10 @@ triton_cpu.interpreted()
 import train  # noqa: E402
 from quartznet.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from quartznet.config import BlockConfig, FeatureConfig, ModelConfig, TrainSettings  # noqa: E402
+from quartznet.finetune import Tuning  # noqa: E402
 from quartznet.model import QuartzNet  # noqa: E402
 from quartznet.settings import to_dict  # noqa: E402
+from quartznet.tune_config import TuneSettings  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -67,6 +69,21 @@ def test_graphs_of_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(train.distributed, "world_size", lambda: 2)
     with pytest.raises(ValueError, match="graphs are for one process; leave --graphs out, or train on one GPU"):
         train.check_machine(TrainSettings(graphs=True), torch.device("cpu"))
+
+
+def test_processes_that_cannot_all_use_the_fused_kernels_all_use_plain_layers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else the ranks' optimisers would round differently, and their networks would part ways."""
+    model = QuartzNet(ModelConfig(tuple(" abcd"), (BlockConfig(4, 5, stride=2),), FeatureConfig(mels=8))).to(DEVICE)
+    settings, tuning = TrainSettings(precision="bf16", kernels="triton"), Tuning(TuneSettings(batchnorm="frozen"))
+    train.choose_kernels(model, settings, model.device, tuning)
+    assert model.fused and model.training and not model.encoder.blocks[0].layers[0].norm.training
+    monkeypatch.setattr(train.distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(train.distributed, "sum_over_ranks", lambda values, device: list(values))
+    train.choose_kernels(model, settings, model.device, tuning)
+    assert not model.fused
+    assert "another process cannot use the fused ones" in caplog.text
 
 
 def test_what_belongs_to_fused_kernels_is_said_to_have_no_effect_or_refused(

@@ -3,9 +3,10 @@
 ``TRITON_INTERPRET`` is read when a kernel is decorated, those of ``triton.language`` itself among them, so it is set
 when this file is imported, and ``tests/conftest.py`` imports it before everything else.
 
-The interpreter of Triton 3.6 is mended in three places, so that it does what a GPU does: bounds of loops (it takes
-``int()`` of an array of one number, which NumPy 2.4 refuses), rounding to bf16 (it cuts off, a GPU rounds to nearest)
-and products of bf16 matrices (it multiplies their bits as whole numbers).
+The interpreter of Triton 3.6 is mended in four places, so that it does what a GPU does: bounds of loops (it takes
+``int()`` of an array of one number, which NumPy 2.4 refuses), rounding to bf16 (it cuts off, a GPU rounds to nearest),
+products of bf16 matrices (it multiplies their bits as whole numbers), and minimum and maximum, which on a GPU drop NaN
+unless told otherwise.
 """
 
 import os
@@ -65,6 +66,8 @@ def interpreted() -> None:
     mended_bounds.is_mended = True
     interpreter._patch_lang_tensor = mended_bounds
     builder.cast_impl, builder.create_dot = mended_cast, mended_dot
+    builder.create_minnumf = lambda self, first, second: self.binary_op(first, second, numpy.fmin)
+    builder.create_maxnumf = lambda self, first, second: self.binary_op(first, second, numpy.fmax)
 
 
 def run_compiler(program: str) -> str:
