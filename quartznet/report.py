@@ -13,10 +13,12 @@ last evaluation's, so the two differ in a run that went on too long.
 import argparse
 import json
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from quartznet import commandline
 from quartznet.metrics import ErrorCounts, aligned_words, bootstrap_interval, error_counts, total
 
 COLUMNS = 80  # of a terminal
@@ -341,21 +343,12 @@ def draw_curves(runs: Sequence[Run], path: str | Path, title: str = "Learning cu
     figure.savefig(path)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line: see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m quartznet.report", description="Compares training runs.")
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders that train.py wrote")
-    parser.add_argument("--labels", help="names of the runs, separated by commas; else the folders' names")
-    parser.add_argument("--png", metavar="FILE", help="draw the learning curves")
-    parser.add_argument("--title", default="Learning curves", help="of the picture")
-    options = parser.parse_args(arguments)
+def _show(options: argparse.Namespace) -> None:
+    """All that the command line asks for; raises ValueError or OSError for what the user can put right."""
     labels = options.labels.split(",") if options.labels else [None] * len(options.runs)
     if len(labels) != len(options.runs):
-        parser.error(f"{len(options.runs)} runs but {len(labels)} labels; give one for each")
-    try:
-        runs = [read_run(folder, label) for folder, label in zip(options.runs, labels, strict=True)]
-    except FileNotFoundError as error:
-        parser.error(str(error))
+        raise ValueError(f"{len(options.runs)} runs but {len(labels)} labels; give one for each")
+    runs = [read_run(folder, label) for folder, label in zip(options.runs, labels, strict=True)]
     print(comparison_table(runs))
     if all(run.test is not None for run in runs):
         print(f"\n{held_out_table(runs)}\n")
@@ -369,5 +362,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"curves: {options.png}")
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 something to correct (one line on stderr), 130 stopped."""
+    parser = commandline.Parser(prog="python -m quartznet.report", description="Compares training runs.")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders that train.py wrote")
+    parser.add_argument("--labels", help="names of the runs, separated by commas; else the folders' names")
+    parser.add_argument("--png", metavar="FILE", help="draw the learning curves")
+    parser.add_argument("--title", default="Learning curves", help="of the picture")
+    return commandline.run(lambda: _show(commandline.parse(parser, arguments)))
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
