@@ -104,8 +104,8 @@ def evaluation_json(evaluation: Evaluation) -> dict:
         ("cer", evaluation.characters, evaluation.cer_interval),
     )
     for name, counts, interval in parts:
-        result[name] = _finite(counts.rate)
-        result[f"{name}_interval"] = [_finite(bound) for bound in interval]
+        result[name] = counts.rate if counts.reference_length else None
+        result[f"{name}_interval"] = [bound if counts.reference_length else None for bound in interval]
         result[f"{name}_counts"] = {
             "substitutions": counts.substitutions,
             "deletions": counts.deletions,
@@ -150,6 +150,14 @@ def align_texts(reference: str, hypothesis: str, width: int = COLUMNS, indent: i
     return "\n".join(f"{margin}ref  {said}".rstrip() + f"\n{margin}hyp  {heard}".rstrip() for said, heard in lines)
 
 
+def _rates(counts: ErrorCounts, interval: tuple[float, float], unit: str) -> str:
+    """The rate and its interval in 27 columns, or that there is none."""
+    if not counts.reference_length:
+        return f"{f'no reference {unit}':>27}"
+    low, high = interval
+    return f"{100 * counts.rate:>7.2f} %{f'{100 * low:.2f} .. {100 * high:.2f}':>18}"
+
+
 def evaluation_table(evaluation: Evaluation, worst: int = 10) -> str:
     """Rates, intervals and kinds of error, then the ``worst`` utterances."""
     loss = "" if evaluation.loss is None else f", loss {evaluation.loss:.3f}"
@@ -159,10 +167,11 @@ def evaluation_table(evaluation: Evaluation, worst: int = 10) -> str:
         ("WER", evaluation.words, evaluation.wer_interval, "words"),
         ("CER", evaluation.characters, evaluation.cer_interval, "characters"),
     )
-    for name, counts, (low, high), unit in parts:
-        interval = f"{100 * low:.2f} .. {100 * high:.2f}"
+    for name, counts, interval, unit in parts:
         kinds = f"{counts.substitutions:>9}{counts.deletions:>9}{counts.insertions:>10}"
-        lines.append(f"{name:5}{100 * counts.rate:>7.2f} %{interval:>18}{kinds}{counts.reference_length:>9} {unit}")
+        lines.append(f"{name:5}{_rates(counts, interval, unit)}{kinds}{counts.reference_length:>9} {unit}")
+    if not evaluation.words.reference_length:
+        lines.append(f"{_plural(evaluation.words.insertions, 'word')} heard in silence")
     chosen = evaluation.worst(worst)
     if chosen:
         lines += ["", f"the {len(chosen)} worst (wrong words in capitals, *** where there is no word):"]

@@ -97,6 +97,22 @@ def test_json_has_no_infinity() -> None:
     json.dumps(result, allow_nan=False)
 
 
+@pytest.mark.parametrize(
+    ("heard", "said"), [(["un ruido", "si"], "3 words"), (["", "si"], "1 word"), (["", ""], "0 words")]
+)
+def test_silence_has_no_rate(heard: list[str], said: str) -> None:
+    evaluation = evaluate_texts(["a", "b"], ["", ""], heard)
+    wer, cer, note, *_ = evaluation_table(evaluation).splitlines()[2:]
+    assert wer.startswith("WER           no reference words ") and wer.endswith(f"{said.split()[0]:>10}        0 words")
+    assert cer.startswith("CER      no reference characters ") and note == f"{said} heard in silence"
+    result = json.loads(json.dumps(evaluation_json(evaluation), allow_nan=False))
+    assert result["wer"] is result["cer"] is None and result["wer_interval"] == result["cer_interval"] == [None, None]
+    assert result["wer_counts"]["insertions"] == int(said.split()[0])
+    assert fits_a_terminal(evaluation_table(evaluation)) and "heard in silence" not in evaluation_table(
+        evaluate_texts(NAMES, REFERENCES, HYPOTHESES)
+    )
+
+
 def test_json_holds_fractions() -> None:
     result = evaluation_json(evaluate_texts(NAMES, REFERENCES, HYPOTHESES, loss=1.5))
     assert result["wer"] == pytest.approx(4 / 6) and result["loss"] == 1.5 and result["utterances"] == 4
