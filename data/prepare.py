@@ -31,7 +31,7 @@ from data.splits import SHARE, Splits, joined, sentence_key, smart, with_held_ou
 from data.write_shards import write_shards
 from quartznet.alphabet import Alphabet
 from quartznet.audit import Audit, audit
-from quartznet.commandline import messages_on_screen
+from quartznet.commandline import Parser, parse, run
 from quartznet.text import Language, find_language, language_from_texts
 
 PARTS = ("test", "dev", "train", "extra")  # what matters most comes first
@@ -294,10 +294,8 @@ def prepare(
 
 
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data.prepare", description="Checks a corpus and writes manifests and a report."
-    )
+    """The command line; raises ValueError for what is missing, unknown or impossible."""
+    parser = Parser(prog="python -m data.prepare", description="Checks a corpus and writes manifests and a report.")
     parser.add_argument("source", type=Path, help="folder, archive or manifest")
     parser.add_argument("out", type=Path, help="folder for the manifests and the report")
     parser.add_argument("--lang", required=True, help="code of the language, such as es")
@@ -313,40 +311,37 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--shards", type=int, default=0, help="also copy the clips into as many tar files (WebDataset)")
     parser.add_argument("--include", choices=("other",), help="Common Voice: also clips without enough votes")
     parser.add_argument("--allow-char-loss", action="store_true", help="exit status 0 though letters are lost")
-    return parser.parse_args(arguments)
+    options = parse(parser, arguments)
+    if not 0.0 < options.ratio < 0.5 or min(options.jobs, options.shards) < 0:
+        given = f"{options.ratio:g}, {options.jobs} and {options.shards}"
+        raise ValueError(f"--ratio must lie between 0 and 0.5, --jobs and --shards from 0 on, got {given}")
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 done but too many letters are lost, 2 something to correct, 130 stopped by Ctrl-C."""
-    options = read_options(arguments)
-    try:
-        if not 0.0 < options.ratio < 0.5 or min(options.jobs, options.shards) < 0:
-            given = f"{options.ratio:g}, {options.jobs} and {options.shards}"
-            raise ValueError(f"--ratio must lie between 0 and 0.5, --jobs and --shards from 0 on, got {given}")
-        with messages_on_screen():
-            report = prepare(
-                options.source.expanduser(),
-                options.out,
-                options.lang,
-                options.split,
-                options.jobs,
-                options.ratio,
-                options.include == "other",
-                options.shards,
-            )
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"stopped; {options.out / CACHE} keeps what was decoded: the same command continues", file=sys.stderr)
-        return 130
-    print(report.summary())
-    try:
-        report.audit.check()
-    except ValueError as error:
-        print(f"warning: {error}", file=sys.stderr)
-        return 0 if options.allow_char_loss else 1
-    return 0
+
+    def work() -> int:
+        options = read_options(arguments)
+        report = prepare(
+            options.source.expanduser(),
+            options.out,
+            options.lang,
+            options.split,
+            options.jobs,
+            options.ratio,
+            options.include == "other",
+            options.shards,
+        )
+        print(report.summary())
+        try:
+            report.audit.check()
+        except ValueError as error:
+            print(f"warning: {error}", file=sys.stderr)
+            return 0 if options.allow_char_loss else 1
+        return 0
+
+    return run(work, stopped=f"stopped; OUT/{CACHE} keeps what was decoded: the same command continues")
 
 
 if __name__ == "__main__":

@@ -11,14 +11,15 @@ Synthetic speech is far easier than people: use the figures to compare two train
     python -m data.synthetic --lang es --out corpora/synthetic-es --clips 200 --seed 0
 """
 
-import argparse
 import itertools
 import json
 import logging
 import os
 import random
 import shutil
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from data.manifest import Utterance, write_manifest
 from data.phrases import PHRASEBOOKS, phrases
 from data.source import open_source
 from data.splits import Splits
-from quartznet.commandline import messages_on_screen
+from quartznet.commandline import Parser, parse, run
 
 logger = logging.getLogger(__name__)
 
@@ -151,22 +152,22 @@ def embedded_default(lang: str, folder: Path | None = None, clips: int = CLIPS, 
     return open_source(make_corpus(lang, folder or default_folder(lang), clips, held_out))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="make a corpus of synthetic speech")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 something to correct (one line on stderr), 130 stopped."""
+    parser = Parser(prog="python -m data.synthetic", description="Makes a corpus of synthetic speech.")
     parser.add_argument("--lang", choices=sorted(PHRASEBOOKS), required=True)
     parser.add_argument("--out", type=Path, help="folder; corpora/synthetic-LANG when left out")
     parser.add_argument("--clips", type=int, default=CLIPS, help=f"of the training split ({CLIPS})")
     parser.add_argument("--held-out", type=int, default=HELD_OUT, help=f"clips of dev and of test ({HELD_OUT})")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    folder = options.out or default_folder(options.lang)
-    try:
-        with messages_on_screen():
-            made = make_corpus(options.lang, folder, options.clips, options.held_out, options.seed)
-    except (ValueError, FileNotFoundError) as error:
-        raise SystemExit(str(error)) from error
-    print(made)
+    parser.add_argument("--seed", type=int, default=0, help="another one makes another corpus (0)")
+
+    def work() -> None:
+        options = parse(parser, arguments)
+        folder = options.out or default_folder(options.lang)
+        print(make_corpus(options.lang, folder, options.clips, options.held_out, options.seed))
+
+    return run(work, stopped="stopped; nothing was made")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

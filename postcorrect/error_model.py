@@ -16,6 +16,7 @@ would swamp those of the others; so pairs with a word error rate above 0.5 are l
 import json
 import logging
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
@@ -25,9 +26,12 @@ from postcorrect.errors import Run, find_runs
 from postcorrect.mishearing import Counts, ErrorModel, ErrorSampler, Exposures, chances, common_words, length_of
 from postcorrect.pairs import MOST_WER, Pair, read_jsonl, read_part, word_error_rates
 from quartznet import commandline
+from quartznet.audit import audit, visible
 from quartznet.checkpoint import replace_atomically
+from quartznet.lm import REFUSED
 from quartznet.metrics import ErrorCounts, error_counts, total
 from quartznet.significance import read_result
+from quartznet.text import find_language
 
 FORMAT = "postcorrect-errors-1"
 FEW = 200  # errors; fewer say little
@@ -231,9 +235,14 @@ def read_errors(path: str | Path, text: Sequence[str] = ()) -> ErrorModel:
         FileNotFoundError: nothing is there.
         ValueError: it is something else, damaged, or without errors.
     """
-    path = Path(path)
+    found = _read(Path(path))
+    return found if isinstance(found, ErrorModel) else estimate(found, lang_of(Path(path)), text)
+
+
+def _read(path: Path) -> ErrorModel | list[Pair]:
+    """What ``path`` holds: a model, or pairs that one can be estimated from; raises as ``read_errors`` does."""
     if path.is_dir():
-        return estimate(read_part(path, "train"), text=text)
+        return read_part(path, "train")
     if not path.is_file():
         raise FileNotFoundError(
             f"there are no errors {path}; give errors.json, a result of evaluate.py --json, or pairs"
@@ -243,16 +252,43 @@ def read_errors(path: str | Path, text: Sequence[str] = ()) -> ErrorModel:
     except (ValueError, RecursionError):
         found = None  # more than one line, or no JSON at all
     if not isinstance(found, dict) or "recognised" in found:
-        return estimate(read_jsonl(path), text=text)
+        return read_jsonl(path)
     if "transcripts" in found:
-        pairs = [Pair(heard, said, name) for name, said, heard in read_result(path).rows]
-        return estimate(pairs, lang_of(path), text)
+        return [Pair(heard, said, name) for name, said, heard in read_result(path).rows]
     if found.get("format") != FORMAT:
         raise ValueError(f"{path} is no error model ({FORMAT}) and no result of evaluate.py --json; make it again")
     try:
         return _model(found)
     except ValueError as error:
         raise ValueError(f"{path}: {error}; make it again with python -m postcorrect.error_model") from error
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The command
+
+
+def losses(found: ErrorModel | Sequence[Pair], lang: str) -> str:
+    """What is to be said of the letters that the rules of ``lang`` would lose; "" for nothing.
+
+    They are counted in the true texts; a model has none, so there each of its letters counts once.
+
+    Raises:
+        ValueError: more than half of them would be lost, so the texts are of another language.
+    """
+    language = find_language(lang)
+    if language is None:
+        return f"no alphabet is written down for {lang}, so it is not compared with the texts"
+    is_model = isinstance(found, ErrorModel)
+    counted = audit(found.letters if is_model else (pair.said for pair in found), language)
+    lost = counted.dropped.total()
+    if not lost:
+        return ""
+    worst = ", ".join(visible(letter) for letter, _ in counted.dropped.most_common(8))
+    whose = f"{'different letters' if is_model else 'characters of the texts'} ({counted.letters_lost:.1%})"
+    told = f"{lost:,} of {counted.letters:,} {whose} are none of --lang {lang}: {worst}"
+    if counted.letters_lost > REFUSED:
+        raise ValueError(f"{told}; give the language of the texts")
+    return told
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -269,7 +305,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         read = [options.decodes, *(options.decodes / f"train.{kind}" for kind in ("pred", "real", "jsonl"))]
         if options.out.resolve() in [path.resolve() for path in read]:
             raise ValueError(f"--out {options.out} would be written over what is read; name another file")
-        model = read_errors(options.decodes)
+        found = _read(options.decodes)
+        if options.lang and (told := losses(found, options.lang)):
+            print(textwrap.fill(told, 79))
+        model = found if isinstance(found, ErrorModel) else estimate(found, lang_of(options.decodes))
         model = replace(model, lang=options.lang) if options.lang else model
         save_errors(options.out, model)
         print(f"{model}\n{options.out}: python -m postcorrect.collect --text FILE --errors {options.out} ...")

@@ -13,8 +13,9 @@ stays as it is; ``--gate insist`` takes the tuned numbers all the same, ``--gate
 
 import hashlib
 import logging
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import yaml
@@ -82,13 +83,39 @@ def corrector_hash(corrector: Corrector) -> str:
 # The file
 
 
+def _finite(mapping: object) -> tuple[object, dict[str, float]]:
+    """The settings of a gate without those that may be infinite and are, which no other settings may; and these."""
+    if not isinstance(mapping, dict):
+        return mapping, {}
+    infinite = {name: math.inf for name in ("margin", "most_edits", "veto") if mapping.get(name) == math.inf}
+    return {name: value for name, value in mapping.items() if name not in infinite}, infinite
+
+
+def _settings(mapping: dict) -> GateSettings:
+    mapping, infinite = _finite(mapping)
+    return replace(from_dict(GateSettings, mapping), **infinite)
+
+
+def _tuned(entry: object, place: str) -> TunedGate:
+    """Raises ValueError for an entry that is no table, lacks a field, or has an unknown one."""
+    if not isinstance(entry, dict):
+        return from_dict(TunedGate, entry, f"{place}.")  # says so
+    names = [one.name for one in fields(TunedGate)]
+    missing = [name for name in names if name not in entry]
+    if missing and set(entry) <= set(names):
+        raise ValueError(f"{place} lacks {', '.join(missing)}")
+    settings, infinite = _finite(entry.get("settings"))
+    found = from_dict(TunedGate, {**entry, "settings": settings}, f"{place}.")
+    return replace(found, settings=replace(found.settings, **infinite))
+
+
 def _gates(mapping: dict) -> Gates:
     unknown = [key for key in mapping if key not in KINDS]
     if unknown:
         raise ValueError(f"unknown key {unknown[0]}; there are {', '.join(KINDS)}")
     text, audio = (mapping.get(kind) for kind in KINDS)
-    found = {str(network): from_dict(TunedGate, entry, f"audio.{network}.") for network, entry in (audio or {}).items()}
-    return Gates(None if text is None else from_dict(TunedGate, text, "text."), found)
+    found = {str(network): _tuned(entry, f"audio.{network}") for network, entry in (audio or {}).items()}
+    return Gates(None if text is None else _tuned(text, "text"), found)
 
 
 def read_gates(path: str | Path) -> Gates | GateSettings:
@@ -103,7 +130,7 @@ def read_gates(path: str | Path) -> Gates | GateSettings:
     try:
         mapping = load_yaml(path)
         is_by_hand = bool(mapping) and not any(kind in mapping for kind in KINDS)
-        return from_dict(GateSettings, mapping) if is_by_hand else _gates(mapping)
+        return _settings(mapping) if is_by_hand else _gates(mapping)
     except (ValueError, AttributeError, TypeError, RecursionError, OSError) as error:
         reason = str(error).split("\n")[0].removeprefix(f"{path} ")
         raise ValueError(f"{path} is no gate of postcorrect.tune_gate ({reason}); delete it and tune again") from error

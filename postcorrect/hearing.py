@@ -74,6 +74,7 @@ class Hearing:
     def __post_init__(self) -> None:
         if not 1 <= self.nbest <= self.beam:
             raise ValueError(f"nbest must be from 1 to the beam ({self.beam}), got {self.nbest}")
+        BeamSettings(self.beam)  # raises for one that cannot be, now and not after hours
 
 
 def with_dropout(model: QuartzNet, rate: float) -> QuartzNet:

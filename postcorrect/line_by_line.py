@@ -12,6 +12,7 @@ corrected has single spaces.
 """
 
 import heapq
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,8 +24,10 @@ from postcorrect.model import Corrector
 from postcorrect.protect import Protected
 from postcorrect.repair import Repair, propose, repair
 from postcorrect.search import SearchSettings
+from quartznet.audit import visible
 
 PIECE = 40  # words of a piece of a line that is too long
+NAMED = 30  # characters that cannot be written
 OBSTACLES = {
     "empty": "empty",
     "letters": "letters that the vocabulary cannot write",
@@ -51,6 +54,7 @@ class Line:
     text: str  # as it is written
     pieces: tuple[Repair, ...]  # of a line that fits the network one
     obstacles: tuple[str, ...] = ()  # names of ``OBSTACLES``, one for each piece that could not be corrected
+    strange: str = ""  # characters that the vocabulary cannot write, as often as they stand there
 
     @property
     def outcome(self) -> str:
@@ -104,6 +108,7 @@ class _Cut:
 
     pieces: list[list[str]]
     obstacles: dict[str, str]  # of the pieces that have one
+    strange: dict[str, str]  # of those with such letters: the characters that cannot be written
 
     @property
     def open(self) -> list[str]:
@@ -116,7 +121,8 @@ def _cut(setup: Setup, lines: Sequence[str]) -> _Cut:
         raise ValueError("this corrector has no tokenizer, so it reads no texts; make it with postcorrect.from_bert")
     cut = [pieces(setup.corrector, line) for line in lines]
     found = {piece: obstacle(setup.corrector, piece) for line in cut for piece in line}
-    return _Cut(cut, {piece: name for piece, name in found.items() if name})
+    strange = {p: setup.corrector.tokenizer.unwritten(p) for p, name in found.items() if name == "letters"}
+    return _Cut(cut, {piece: name for piece, name in found.items() if name}, strange)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -141,7 +147,8 @@ def _line(source: str, repairs: Sequence[Repair], cut: _Cut) -> Line:
     changed = any(one.text != one.source for one in repairs)
     text = " ".join(one.text for one in repairs if one.text) if changed else source
     obstacles = (cut.obstacles[one.source] for one in repairs if one.source in cut.obstacles)
-    return Line(source, text, tuple(repairs), tuple(obstacles))
+    strange = "".join(cut.strange.get(one.source, "") for one in repairs)
+    return Line(source, text, tuple(repairs), tuple(obstacles), strange)
 
 
 def alternatives(setup: Setup, lines: Sequence[str], count: int) -> list[list[Alternative]]:
@@ -190,11 +197,13 @@ class Tally:
     cut: int = 0  # lines in several pieces
     pieces: int = 0  # of these
     left: int = 0  # pieces of these that could not be corrected
+    strange: Counter[str] = field(default_factory=Counter)  # characters that the vocabulary cannot write
 
     def add(self, line: Line, where: str) -> None:
         self.lines += 1
         self.outcomes[line.outcome] += 1
         self.first.setdefault(line.outcome, where)
+        self.strange.update(line.strange)
         if len(line.pieces) > 1:
             self.cut += 1
             self.pieces += len(line.pieces)
@@ -211,6 +220,12 @@ class Tally:
                 yield f"  {meaning:<42}{self.outcomes[name]:>10,}"
                 if name in ("letters", "long"):
                     yield f"    the first: {self.first[name]}"
+        if self.strange:
+            named = [f"{visible(one)}\N{NO-BREAK SPACE}{count:,}" for one, count in self.strange.most_common(NAMED)]
+            named += [f"{len(self.strange) - NAMED} others"] if len(self.strange) > NAMED else []
+            told = f"the vocabulary cannot write: {', '.join(named)}"
+            rows = textwrap.wrap(told, 64, subsequent_indent="  ")  # some letters take two columns
+            yield from (row.replace("\N{NO-BREAK SPACE}", " ") for row in rows)
         if self.cut:
             left = f", {self.left:,} of these cannot be corrected" if self.left else ""
             yield f"{self.cut:,} too long for the network, cut into {self.pieces:,} pieces{left}"

@@ -127,6 +127,7 @@ class WordPiece:
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True  # "[SEP]" in a text is four signs and letters, not the end of it
         self._tokenizer, self.special = tokenizer, special
+        self._returned: dict[str, bool] = {}
         self._tokens = {number: token for token, number in tokenizer.get_vocab().items()}
         missing = [name for name, number in vars(special).items() if number not in self._tokens]
         unknown = tokenizer.model.unk_token
@@ -277,6 +278,23 @@ class WordPiece:
         [row] = self.ids([text])
         is_known = self.special.unknown not in row and len(row) > 2
         return is_known and self.decode(row, like=text) == " ".join(text.split())
+
+    def unwritten(self, text: str) -> str:
+        """The characters of a text that ``repeats`` fails for, as often as they stand there.
+
+        Those that do not come back alone; without any of them those that do not come back within a word. It may be
+        neither, but how signs stand between words: "".
+        """
+        different = set(text) - set(" \t")
+        strange = {one for one in different if not self._returns(one)}
+        strange = strange or {one for one in different if not self._returns(one + one)}
+        return "".join(one for one in text if one in strange)
+
+    def _returns(self, text: str) -> bool:
+        """``repeats`` of one or two characters, which come again and again."""
+        if text not in self._returned:
+            self._returned[text] = self.repeats(text)
+        return self._returned[text]
 
     def _words(self, ids: Iterable[int]) -> list[str]:
         """Pieces joined; a sign is a word."""

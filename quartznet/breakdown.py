@@ -62,6 +62,11 @@ class Group:
         return total(clip.characters for clip in self.clips)
 
     @property
+    def is_said(self) -> bool:
+        """Whether there is a reference word, without which there is no rate."""
+        return self.words.reference_length > 0
+
+    @property
     def wer_interval(self) -> tuple[float, float] | None:
         """95 %, fractions; None for a single clip, which drawn again is always itself."""
         return bootstrap_interval([clip.words for clip in self.clips]) if len(self.clips) > 1 else None
@@ -172,17 +177,25 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def _interval(bounds: tuple[float, float] | None) -> str:
-    return "-" if bounds is None else f"{100 * bounds[0]:.2f} .. {100 * bounds[1]:.2f}"
+def _rate(rate: float, is_said: bool, form: str = ".2f") -> str:
+    return f"{100 * rate:{form}}" if is_said else "-"
+
+
+def _interval(bounds: tuple[float, float] | None, is_said: bool) -> str:
+    return f"{100 * bounds[0]:.2f} .. {100 * bounds[1]:.2f}" if bounds is not None and is_said else "-"
 
 
 def breakdown_table(name: str, clips: Sequence[Clip]) -> str:
-    """One row for each group and one for all: clips, minutes, WER with its 95 % interval, CER; at most 80 columns."""
+    """One row for each group and one for all: clips, minutes, WER with its 95 % interval, CER; at most 80 columns.
+
+    A dash stands where there is none: no interval of a single clip, no rate where nothing was said.
+    """
     head = f"{'clips':>7}{'minutes':>9}{'WER %':>9}{'95 % interval':>18}{'CER %':>9}"
     lines = [f"{_cut(f'by {name}', WIDTH):{WIDTH}}{head}"]
     for group in (*shown(groups(name, clips)), Group("all", tuple(clips))):
         size = f"{len(group.clips):>7}{group.seconds / 60:>9.1f}"
-        rates = f"{100 * group.words.rate:>9.2f}{_interval(group.wer_interval):>18}{100 * group.characters.rate:>9.2f}"
+        wer, cer = (_rate(counts.rate, group.is_said) for counts in (group.words, group.characters))
+        rates = f"{wer:>9}{_interval(group.wer_interval, group.is_said):>18}{cer:>9}"
         lines.append(f"{_cut(group.value, WIDTH):{WIDTH}}{size}{rates}")
     return "\n".join(lines)
 
@@ -198,19 +211,16 @@ def conditions_table(heard: Sequence[Group]) -> str:
     lines = [f"{first:18}{'WER %':>8}{'95 % interval':>18}{'rise':>9}{'95 % interval':>18}{'CER %':>9}"]
     for group in heard:
         more, bounds = rise(clean, group)
-        rises = f"{'':27}" if group is clean else f"{100 * more:>+9.2f}{_interval(bounds):>18}"
-        rates = f"{100 * group.words.rate:>8.2f}{_interval(group.wer_interval):>18}"
-        lines.append(f"{_cut(group.value, 18):18}{rates}{rises}{100 * group.characters.rate:>9.2f}")
+        wer, cer = (_rate(counts.rate, group.is_said) for counts in (group.words, group.characters))
+        rises = f"{_rate(more, group.is_said, '+.2f'):>9}{_interval(bounds, group.is_said):>18}"
+        rises = f"{'':27}" if group is clean else rises
+        rates = f"{wer:>8}{_interval(group.wer_interval, group.is_said):>18}"
+        lines.append(f"{_cut(group.value, 18):18}{rates}{rises}{cer:>9}")
     return "\n".join(lines)
 
 
-def _finite(value: float) -> float | None:
-    """JSON has no infinity."""
-    return value if math.isfinite(value) else None
-
-
-def _finite_bounds(bounds: tuple[float, float] | None) -> list[float | None] | None:
-    return None if bounds is None else [_finite(bound) for bound in bounds]
+def _bounds(bounds: tuple[float, float] | None, is_said: bool) -> list[float | None] | None:
+    return None if bounds is None else [bound if is_said else None for bound in bounds]
 
 
 def groups_json(found: Sequence[Group]) -> list[dict]:
@@ -221,9 +231,9 @@ def groups_json(found: Sequence[Group]) -> list[dict]:
             "clips": len(group.clips),
             "seconds": group.seconds,
             "words": group.words.reference_length,
-            "wer": _finite(group.words.rate),
-            "wer_interval": _finite_bounds(group.wer_interval),
-            "cer": _finite(group.characters.rate),
+            "wer": group.words.rate if group.is_said else None,
+            "wer_interval": _bounds(group.wer_interval, group.is_said),
+            "cer": group.characters.rate if group.is_said else None,
         }
         for group in found
     ]
@@ -233,6 +243,6 @@ def conditions_json(heard: Sequence[Group]) -> list[dict]:
     """``groups_json`` with ``rise`` and ``rise_interval`` over the first condition."""
     rises = [rise(heard[0], group) for group in heard]
     return [
-        {**row, "rise": _finite(more), "rise_interval": _finite_bounds(bounds)}
+        {**row, "rise": more if row["words"] else None, "rise_interval": _bounds(bounds, row["words"] > 0)}
         for row, (more, bounds) in zip(groups_json(heard), rises, strict=True)
     ]

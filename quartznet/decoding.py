@@ -63,7 +63,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_options(options: argparse.Namespace) -> None:
-    """Raises ValueError for options that would have no effect."""
+    """Raises ValueError for options that would have no effect, and for a beam that cannot be."""
+    if options.beam is not None:
+        BeamSettings(options.beam)  # better now than when the network is there
     if options.neural is not None and options.lm is None and options.beam is None:
         raise ValueError("--neural chooses among the texts that a search found; add --lm FILE or --beam N")
     if options.gamma is not None and options.neural is None:

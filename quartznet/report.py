@@ -13,10 +13,12 @@ last evaluation's, so the two differ in a run that went on too long.
 import argparse
 import json
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from quartznet import commandline
 from quartznet.metrics import ErrorCounts, aligned_words, bootstrap_interval, error_counts, total
 
 COLUMNS = 80  # of a terminal
@@ -102,8 +104,8 @@ def evaluation_json(evaluation: Evaluation) -> dict:
         ("cer", evaluation.characters, evaluation.cer_interval),
     )
     for name, counts, interval in parts:
-        result[name] = _finite(counts.rate)
-        result[f"{name}_interval"] = [_finite(bound) for bound in interval]
+        result[name] = counts.rate if counts.reference_length else None
+        result[f"{name}_interval"] = [bound if counts.reference_length else None for bound in interval]
         result[f"{name}_counts"] = {
             "substitutions": counts.substitutions,
             "deletions": counts.deletions,
@@ -148,6 +150,14 @@ def align_texts(reference: str, hypothesis: str, width: int = COLUMNS, indent: i
     return "\n".join(f"{margin}ref  {said}".rstrip() + f"\n{margin}hyp  {heard}".rstrip() for said, heard in lines)
 
 
+def _rates(counts: ErrorCounts, interval: tuple[float, float], unit: str) -> str:
+    """The rate and its interval in 27 columns, or that there is none."""
+    if not counts.reference_length:
+        return f"{f'no reference {unit}':>27}"
+    low, high = interval
+    return f"{100 * counts.rate:>7.2f} %{f'{100 * low:.2f} .. {100 * high:.2f}':>18}"
+
+
 def evaluation_table(evaluation: Evaluation, worst: int = 10) -> str:
     """Rates, intervals and kinds of error, then the ``worst`` utterances."""
     loss = "" if evaluation.loss is None else f", loss {evaluation.loss:.3f}"
@@ -157,10 +167,11 @@ def evaluation_table(evaluation: Evaluation, worst: int = 10) -> str:
         ("WER", evaluation.words, evaluation.wer_interval, "words"),
         ("CER", evaluation.characters, evaluation.cer_interval, "characters"),
     )
-    for name, counts, (low, high), unit in parts:
-        interval = f"{100 * low:.2f} .. {100 * high:.2f}"
+    for name, counts, interval, unit in parts:
         kinds = f"{counts.substitutions:>9}{counts.deletions:>9}{counts.insertions:>10}"
-        lines.append(f"{name:5}{100 * counts.rate:>7.2f} %{interval:>18}{kinds}{counts.reference_length:>9} {unit}")
+        lines.append(f"{name:5}{_rates(counts, interval, unit)}{kinds}{counts.reference_length:>9} {unit}")
+    if not evaluation.words.reference_length:
+        lines.append(f"{_plural(evaluation.words.insertions, 'word')} heard in silence")
     chosen = evaluation.worst(worst)
     if chosen:
         lines += ["", f"the {len(chosen)} worst (wrong words in capitals, *** where there is no word):"]
@@ -341,21 +352,12 @@ def draw_curves(runs: Sequence[Run], path: str | Path, title: str = "Learning cu
     figure.savefig(path)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line: see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m quartznet.report", description="Compares training runs.")
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders that train.py wrote")
-    parser.add_argument("--labels", help="names of the runs, separated by commas; else the folders' names")
-    parser.add_argument("--png", metavar="FILE", help="draw the learning curves")
-    parser.add_argument("--title", default="Learning curves", help="of the picture")
-    options = parser.parse_args(arguments)
+def _show(options: argparse.Namespace) -> None:
+    """All that the command line asks for; raises ValueError or OSError for what the user can put right."""
     labels = options.labels.split(",") if options.labels else [None] * len(options.runs)
     if len(labels) != len(options.runs):
-        parser.error(f"{len(options.runs)} runs but {len(labels)} labels; give one for each")
-    try:
-        runs = [read_run(folder, label) for folder, label in zip(options.runs, labels, strict=True)]
-    except FileNotFoundError as error:
-        parser.error(str(error))
+        raise ValueError(f"{len(options.runs)} runs but {len(labels)} labels; give one for each")
+    runs = [read_run(folder, label) for folder, label in zip(options.runs, labels, strict=True)]
     print(comparison_table(runs))
     if all(run.test is not None for run in runs):
         print(f"\n{held_out_table(runs)}\n")
@@ -369,5 +371,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"curves: {options.png}")
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 something to correct (one line on stderr), 130 stopped."""
+    parser = commandline.Parser(prog="python -m quartznet.report", description="Compares training runs.")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders that train.py wrote")
+    parser.add_argument("--labels", help="names of the runs, separated by commas; else the folders' names")
+    parser.add_argument("--png", metavar="FILE", help="draw the learning curves")
+    parser.add_argument("--title", default="Learning curves", help="of the picture")
+    return commandline.run(lambda: _show(commandline.parse(parser, arguments)))
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

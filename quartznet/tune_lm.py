@@ -24,10 +24,11 @@ from quartznet.beam import BeamSettings, beam_search
 from quartznet.ctc import greedy_decode
 from quartznet.metrics import ErrorCounts, error_counts, total
 from quartznet.significance import paired_bootstrap
+from quartznet.worth import WIDEST
 
 ALPHAS = (0.2, 0.4, 0.6, 0.9, 1.3, 1.8, 2.5)
 BETAS = (-1.0, 0.0, 1.0, 2.0, 3.5)
-WIDER = (2, 4)  # times the beam of the grid
+WIDER = (2, 4)  # times the beam of the grid, as far as a beam may be wide
 SURE = 0.95  # share of the bootstrap's draws in which the search must beat greedy decoding
 
 Point = tuple[float, float]  # alpha, beta
@@ -115,7 +116,8 @@ def tune(
     alpha, beta = best([(alpha, beta) for alpha in ALPHAS for beta in BETAS])
     alpha, beta = best([(a, b) for a in between(ALPHAS, alpha) if a > 0 for b in between(BETAS, beta)])
     settings = replace(start, alpha=alpha, beta=beta)
-    beams = {beam: tried(replace(settings, beam=beam)) for beam in (start.beam, *(start.beam * n for n in WIDER))}
+    widths = (min(start.beam * times, WIDEST) for times in (1, *WIDER))
+    beams = {beam: tried(replace(settings, beam=beam)) for beam in widths}
     settings = replace(settings, beam=min(beams, key=lambda beam: (beams[beam], beam)))
     difference = paired_bootstrap(greedy, done[settings], seed)
     return Tuning(settings, tuple(greedy), tuple(done[settings]), surface, beams, difference.improvement)

@@ -25,6 +25,7 @@ from quartznet.vocabulary import Branch, Vocabulary
 
 LOWEST = -230.0  # ln P of a word, at least; KenLM gives log10 P = -100 where a model has no <unk>
 UNKNOWN = "<unk>"
+WIDEST = 10_000  # texts of a beam; time and memory grow with them, and far fewer find the same
 MOST_CACHED = 1_000_000  # scores of (context, word); then all are forgotten
 
 
@@ -46,6 +47,10 @@ class BeamSettings:
     def __post_init__(self) -> None:
         if self.beam < 1 or self.count < 1:
             raise ValueError(f"beam and count must be at least 1, got {self.beam} and {self.count}")
+        if self.beam > WIDEST:
+            raise ValueError(
+                f"a beam holds {WIDEST:,} texts at most, got {self.beam:,}; lower it, hundreds find as much"
+            )
         weights = (self.alpha, self.beta, self.unknown, self.unknown_letter)
         if not (self.alpha >= 0 and self.unknown_letter <= 0 and all(map(math.isfinite, weights))):
             raise ValueError(

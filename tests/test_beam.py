@@ -23,7 +23,7 @@ BIGRAM = TinyBigram(
     {("<s>", "ab"): -0.2, ("a", "b"): -0.1, ("b", "<unk>"): -3.0, ("ab", "</s>"): -4.0},
 )
 EVERYTHING = BeamSettings(
-    beam=100_000,
+    beam=10_000,
     count=100_000,
     alpha=0.7,
     beta=0.4,
@@ -287,6 +287,7 @@ def test_long_words_and_steep_scores() -> None:
     [
         ({"beam": 0}, "beam and count must be at least 1, got 0 and 10"),
         ({"count": 0}, "beam and count must be at least 1, got 64 and 0"),
+        ({"beam": 10_001}, "a beam holds 10,000 texts at most, got 10,001; lower it, hundreds find as much"),
         ({"alpha": -1.0}, "alpha must be 0 or more, unknown_letter 0 or less, beta .* alpha -1"),
         ({"unknown": -math.inf}, "beta and unknown finite, got .* unknown -inf"),
         ({"unknown_letter": 1.0}, "unknown_letter 0 or less, .* unknown_letter 1"),

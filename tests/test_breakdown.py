@@ -54,6 +54,26 @@ def test_a_table_by_hand() -> None:
     ]
 
 
+def test_where_nothing_was_said_there_is_no_rate() -> None:
+    def silence(heard: int) -> Clip:
+        return Clip({"accent": "none"}, 6.0, ErrorCounts(insertions=heard), ErrorCounts(insertions=5 * heard))
+
+    head, *rows = breakdown_table("accent", [silence(2), silence(0), clip(1, accent="x")]).splitlines()
+    assert [row.split()[3:] for row in rows] == [["-"] * 3, ["10.00", "-", "4.00"], ["30.00", *rows[2].split()[4:]]]
+    assert {len(row) for row in rows} == {len(head)}
+    silent = [
+        Group(name, (silence(heard), silence(heard))) for name, heard in (("clean", 2), ("10 dB", 1), ("0 dB", 0))
+    ]
+    head, first, *rows = conditions_table(silent).splitlines()
+    assert first.split() == ["clean", *"---"] and [row.split()[2:] for row in rows] == [[*"-----"]] * 2
+    assert {len(row) for row in (head, first, *rows)} == {len(head)}
+    for row in json.loads(json.dumps(conditions_json(silent), allow_nan=False)):
+        assert (
+            row["wer"] is row["cer"] is row["rise"] is None
+            and row["rise_interval"] == row["wer_interval"] == [None] * 2
+        )
+
+
 def test_conditions_by_hand() -> None:
     clean = Group("clean", tuple(clip(errors) for errors in (0, 0, 2, 2)))
     noisy = Group("room, 10 dB", tuple(clip(errors) for errors in (3, 3, 5, 5)))

@@ -1,6 +1,7 @@
 """Options made from a settings dataclass."""
 
 import argparse
+import importlib
 import logging
 import sys
 
@@ -108,6 +109,20 @@ def test_how_a_command_ends(capsys: pytest.CaptureFixture, caplog: pytest.LogCap
     assert fails(KeyboardInterrupt()) == 130 and capsys.readouterr().err == "aborted\n"
     with pytest.raises(ZeroDivisionError):  # ours to correct, not the user's
         fails(ZeroDivisionError())
+
+
+@pytest.mark.parametrize(
+    "module", ["data.prepare", "data.synthetic", "quartznet.report", "postcorrect.error_model", "postcorrect.correct"]
+)
+def test_the_help_of_a_command_fits_the_screen(
+    module: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as stopped:
+        importlib.import_module(module).main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert stopped.value.code == 0 and lines[0].startswith(f"usage: python -m {module}")
+    assert [line for line in lines if len(line) > 80] == []
 
 
 def test_where_messages_go_and_names_that_are_no_text(capsys: pytest.CaptureFixture) -> None:

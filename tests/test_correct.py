@@ -54,6 +54,7 @@ def test_one_line_out_for_each_line_in(run: str, texts: Path, capsys: pytest.Cap
     assert printed.splitlines() == BETTER * 2
     for part in (f"{'lines':<44}        10", f"{'  corrected':<44}         4", f"{'  empty':<44}         2"):
         assert part in told
+    assert "the vocabulary cannot write: S 2, ñ 2\n" in told
     assert f"the first: {texts}:4" in told and "lines a second" in told and "gate: margin 3" in told
 
 

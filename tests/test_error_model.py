@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from postcorrect.error_model import estimate, lang_of, main, read_errors, save_errors
+from postcorrect.error_model import estimate, lang_of, losses, main, read_errors, save_errors
 from postcorrect.mishearing import ErrorModel, ErrorSampler, chances, common_words
 from postcorrect.pairs import Pair, write_jsonl, write_part
 from quartznet.metrics import error_counts, total
@@ -215,3 +215,27 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert "is a folder; name a file" in capsys.readouterr().err
     assert main([str(tmp_path / "r.json")]) == 2
     assert capsys.readouterr().err == "error: the following arguments are required: --out; --help says more\n"
+
+
+def test_a_wrong_language_is_told_and_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    decodes, out = result(tmp_path / "r.json"), tmp_path / "errors.json"
+    before = len("".join(SAID).replace(" ", ""))
+    assert main([str(decodes), "--out", str(out), "--lang", "ru"]) == 2 and not out.exists()
+    told = capsys.readouterr().err
+    assert f"{before} of {before} characters of the texts (100.0%) are none of --lang ru: e, " in told
+    assert told.endswith("; give the language of the texts\n") and told.count("\n") == 1
+    assert main([str(decodes), "--out", str(out), "--lang", "xx"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("no alphabet is written down for xx, so it is not compared with the texts\n")
+    assert main([str(out), "--out", str(tmp_path / "again.json"), "--lang", "ru"]) == 2  # of the model itself
+    letters = len(set("".join(SAID)) - {" "})
+    assert f"error: {letters} of {letters} different letters (100.0%) are none of " in capsys.readouterr().err
+
+
+def test_letters_that_a_language_lacks_are_counted() -> None:
+    pairs = [Pair("una casa", "una casa ж"), Pair("la ж", "la жж")]
+    assert losses(pairs, "es") == "3 of 12 characters of the texts (25.0%) are none of --lang es: ж"
+    assert losses(pairs[:1], "it").startswith("1 of 8 ") and losses(PAIRS, "en") == ""
+    assert losses([Pair("", "abc жжж")], "es").startswith("3 of 6 ")  # one half is not more
+    with pytest.raises(ValueError, match=r"^4 of 7 characters .* none of --lang es: ж; give the language of the texts"):
+        losses([Pair("", "abc жжжж")], "es")

@@ -207,6 +207,10 @@ def test_data_in_another_alphabet_is_an_error_and_no_score(tmp_path: Path, capsy
         (["--checkpoint", "m.pt", "--data", "train.jsonl"], "does not say its language; give it with --lang"),
         (["--checkpoint", "m.pt", "--data", "train.jsonl", "--lang", "es", "--split", "dev"], "has no dev clips"),
         (["--checkpoint", "m.pt", "--data", "x", "--precision", "fp8"], "invalid choice: 'fp8'"),
+        (
+            ["--checkpoint", "no.pt", "--data", "x", "--beam", "1000000"],
+            "a beam holds 10,000 texts at most, got 1,000,0",
+        ),
         (["--checkpoint", "m.pt", "--data", "x", "--json", "no/a.json"], "there is no folder no; make it first"),
         (["--checkpoint", "m.pt", "--data", "x", "--worst", "-1"], "--worst is a number from 0 on, got -1"),
         (["--checkpoint", "m.pt", "--data", "x", "--batch-seconds", "inf"], "must be above 0 and finite, got inf"),

@@ -94,6 +94,8 @@ def test_impossible_ways(settings: dict, problem: str) -> None:
 def test_impossible_nbest() -> None:
     with pytest.raises(ValueError, match="nbest must be from 1 to the beam"):
         Hearing(nbest=9, beam=8)
+    with pytest.raises(ValueError, match="a beam holds 10,000 texts at most"):
+        Hearing(nbest=9, beam=20_000)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

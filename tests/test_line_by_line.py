@@ -25,6 +25,7 @@ from postcorrect.line_by_line import (
 from postcorrect.protect import Protected
 from postcorrect.repair import Repair
 from postcorrect.search import SearchSettings
+from quartznet.audit import columns_of
 
 GATE = GateSettings(margin=3.0, most_edits=0.4, veto=None)
 words = st.sampled_from(["the", "contry", "a", "b", "q", "ñ", "dont", "worry", "x" * 30])
@@ -158,8 +159,8 @@ def test_table() -> None:
         [
             Line("a", "b", (Repair("a", "b", "b", "accepted", 9.0),)),
             Line("", "", ()),
-            Line("ñ", "ñ", (Repair("ñ", "ñ", "ñ", "left alone", 0.0),), ("letters",)),
-            Line("a ñ", "a ñ", (same, Repair("ñ", "ñ", "ñ", "left alone", 0.0)), ("letters",)),
+            Line("ñ", "ñ", (Repair("ñ", "ñ", "ñ", "left alone", 0.0),), ("letters",), "ñ"),
+            Line("a ñÑ", "a ñÑ", (same, Repair("ñÑ", "ñÑ", "ñÑ", "left alone", 0.0)), ("letters",), "ñÑ"),
             Line("a", "a", (same,)),
         ],
         1,
@@ -172,10 +173,24 @@ def test_table() -> None:
         "  empty                                              1",
         "  letters that the vocabulary cannot write           1",
         "    the first: x.txt:3",
+        "the vocabulary cannot write: ñ 2, Ñ 1",
         "1 too long for the network, cut into 2 pieces, 1 of these cannot be corrected",
     ]
     assert max(map(len, tally.table().splitlines())) <= 80 and set(OBSTACLES) <= set(OUTCOMES)
     assert sum(tally.outcomes.values()) == tally.lines
+
+
+def test_characters_that_cannot_be_written_are_named_once(setup: Setup) -> None:
+    tally = Tally()
+    for line in correct(setup, ["Señor ñu", "a b", "\ud800 ñ", "x" * 30, "ñ " + "a b " * 45 + "7"]):
+        tally.add(line, "x.txt")
+    assert tally.strange == {"S": 1, "ñ": 4, "\ud800": 1, "7": 1}
+    assert [row for row in tally.table().splitlines() if "write: " in row] == [
+        "the vocabulary cannot write: ñ 4, S 1, U+D800 1, 7 1"
+    ]
+    tally.strange.update(map(chr, range(0x4E00, 0x4F00)))
+    rows = tally.table().splitlines()
+    assert " 1, 230 others " in " ".join(" ".join(rows).split()) and max(map(columns_of, rows)) <= 80
 
 
 def test_of_several_pieces_the_closest_counts() -> None:

@@ -282,6 +282,9 @@ def test_a_language_without_rules_takes_its_alphabet_from_the_texts(tmp_path: Pa
         ),
         (["nowhere", "out", "--lang", "es", "--ratio", "0.7"], "--ratio must lie between 0 and 0.5"),
         (["nowhere", "out", "--lang", "es", "--jobs", "-1"], "--jobs and --shards from 0 on, got 0.1, -1 and 0"),
+        (["nowhere", "out"], "required: --lang; --help says more"),
+        (["nowhere", "out", "--lang", "es", "--shard", "x"], "argument --shards: invalid int value: 'x'"),
+        (["nowhere", "out", "--lang", "es", "--share", "1"], "unknown option --share; did you mean --shards"),
     ],
 )
 def test_mistakes(
@@ -291,7 +294,20 @@ def test_mistakes(
     write_corpus_of_tones(tmp_path)
     (tmp_path / "file").touch()
     assert main(arguments) == 2
-    assert message in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and message in told and told.count("\n") == 1
+
+
+def test_ctrl_c_says_that_the_same_command_continues(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("data.prepare.prepare", stop)
+    assert main(["corpus", "out", "--lang", "es"]) == 130
+    told = "stopped; OUT/inspected.jsonl keeps what was decoded: the same command continues\n"
+    assert capsys.readouterr().err == told
 
 
 def test_nothing_left_is_an_error_that_says_why(tmp_path: Path) -> None:

@@ -97,6 +97,22 @@ def test_json_has_no_infinity() -> None:
     json.dumps(result, allow_nan=False)
 
 
+@pytest.mark.parametrize(
+    ("heard", "said"), [(["un ruido", "si"], "3 words"), (["", "si"], "1 word"), (["", ""], "0 words")]
+)
+def test_silence_has_no_rate(heard: list[str], said: str) -> None:
+    evaluation = evaluate_texts(["a", "b"], ["", ""], heard)
+    wer, cer, note, *_ = evaluation_table(evaluation).splitlines()[2:]
+    assert wer.startswith("WER           no reference words ") and wer.endswith(f"{said.split()[0]:>10}        0 words")
+    assert cer.startswith("CER      no reference characters ") and note == f"{said} heard in silence"
+    result = json.loads(json.dumps(evaluation_json(evaluation), allow_nan=False))
+    assert result["wer"] is result["cer"] is None and result["wer_interval"] == result["cer_interval"] == [None, None]
+    assert result["wer_counts"]["insertions"] == int(said.split()[0])
+    assert fits_a_terminal(evaluation_table(evaluation)) and "heard in silence" not in evaluation_table(
+        evaluate_texts(NAMES, REFERENCES, HYPOTHESES)
+    )
+
+
 def test_json_holds_fractions() -> None:
     result = evaluation_json(evaluate_texts(NAMES, REFERENCES, HYPOTHESES, loss=1.5))
     assert result["wer"] == pytest.approx(4 / 6) and result["loss"] == 1.5 and result["utterances"] == 4
@@ -197,7 +213,7 @@ def test_curves_are_a_picture(tmp_path: Path) -> None:
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     first = write_run(tmp_path / "a", [0.5], '{"kind": "skipped", "step": 7}\nbroken\n')
     second = write_run(tmp_path / "b", [0.9])
-    main([str(first), str(second), "--labels", "one,two", "--png", str(tmp_path / "curves.png")])
+    assert main([str(first), str(second), "--labels", "one,two", "--png", str(tmp_path / "curves.png")]) == 0
     printed = capsys.readouterr().out
     assert "one" in printed and "two" in printed and (tmp_path / "curves.png").exists()
     assert "one: 1 step skipped while training" in printed
@@ -205,9 +221,21 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
 
 
 def test_command_line_errors(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit):
-        main([str(tmp_path)])
-    assert "metrics.jsonl is not there" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main([str(tmp_path), "--labels", "one,two"])
-    assert "1 runs but 2 labels" in capsys.readouterr().err
+    run = write_run(tmp_path / "a", [0.5])
+    for arguments, message in (
+        ([str(tmp_path)], "metrics.jsonl is not there"),
+        ([str(run), "--labels", "one,two"], "1 runs but 2 labels"),
+        ([str(run), "--pgn", "x"], "unknown option --pgn; did you mean --png?"),
+        ([], "required: RUN; --help says more"),
+    ):
+        assert main(arguments) == 2
+        told = capsys.readouterr().err
+        assert told.startswith("error: ") and message in told and told.count("\n") == 1
+
+
+def test_ctrl_c_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("quartznet.report.read_run", stop)
+    assert main([str(tmp_path)]) == 130 and capsys.readouterr().err == "aborted\n"

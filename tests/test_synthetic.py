@@ -144,9 +144,22 @@ def test_embedded_default_opens_as_splits(corpus: Path) -> None:
 def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     arguments = ["synthetic", "--lang", "it", "--out", str(tmp_path / "it"), "--clips", "2", "--held-out", "1"]
     monkeypatch.setattr(sys, "argv", arguments)
-    synthetic.main()
+    assert synthetic.main() == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("said 0.") and printed[-1] == str(tmp_path / "it")
-    monkeypatch.setattr(sys, "argv", [*arguments, "--seed", "5"])
-    with pytest.raises(SystemExit, match="name another folder"):
-        synthetic.main()
+    assert synthetic.main([*arguments[1:], "--seed", "5"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and told.endswith("name another folder\n") and told.count("\n") == 1
+    assert synthetic.main(["--lang", "xx"]) == 2 and "invalid choice: 'xx'" in capsys.readouterr().err
+    assert synthetic.main([*arguments[1:], "--clips", "0"]) == 2 and "at least one clip" in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(synthetic, "make_split", stop)
+    assert synthetic.main(["--lang", "it", "--out", str(tmp_path / "it")]) == 130
+    assert capsys.readouterr().err == "stopped; nothing was made\n" and not list(tmp_path.iterdir())

@@ -56,6 +56,7 @@ def test_wrong_files(case: argparse.Namespace, capsys: pytest.CaptureFixture) ->
     with pytest.MonkeyPatch.context() as patch:  # said before the network has heard an hour
         patch.setattr("quartznet.tune_command.hear", lambda *_: pytest.fail("it was heard first"))
         assert tune(case) == tune(case, "--beam", "0") == 2 and "beam and count" in capsys.readouterr().err
+        assert tune(case, "--beam", "10001") == 2 and "10,000 texts at most" in capsys.readouterr().err
     case.arpa.write_text(ARPA[:60], encoding="utf-8")
     assert tune(case) == 2 and "x.arpa:" in capsys.readouterr().err
     case.arpa.unlink()

@@ -85,6 +85,12 @@ def test_one_lucky_clip_is_not_enough() -> None:
     assert 0.0 <= tuning.sureness < 0.95 and not tuning.helps
 
 
+def test_no_beam_is_widened_beyond_the_widest() -> None:
+    model = Unigram({"ac": -0.1, "c": -0.1})
+    assert list(tune(clips("ac c"), ALPHABET, model, replace(SETTINGS, beam=4_000)).beams) == [4_000, 8_000, 10_000]
+    assert list(tune(clips("ac c"), ALPHABET, model, replace(SETTINGS, beam=10_000)).beams) == [10_000]
+
+
 def test_the_finer_grid_by_hand() -> None:
     assert between((0.0, 1.0, 3.0), 1.0) == [0.5, 1.0, 2.0]
     assert between((0.0, 1.0, 3.0), 0.0) == [-0.5, 0.0, 0.5]

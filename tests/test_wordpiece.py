@@ -118,6 +118,15 @@ def test_letters_and_signs_always_repeat(tokenizer: WordPiece, text: str) -> Non
 # Folders
 
 
+def test_what_cannot_be_written_is_named(tmp_path: Path, tokenizer: WordPiece) -> None:
+    assert tokenizer.unwritten("Señor ñu 7") == "Sññ7"
+    assert tokenizer.unwritten("a ñ\ud800") == "ñ\ud800"
+    assert tokenizer.unwritten("the country") == "" and tokenizer.unwritten("") == ""
+    write_vocabulary(tmp_path / "few", [*TOKENS[:5], "a", "b", "##b"])
+    few = WordPiece.read(tmp_path / "few")  # an a begins words only
+    assert not few.repeats("ba b") and few.unwritten("ba b") == "a"
+
+
 def test_capitals_are_kept_if_the_vocabulary_has_some(tmp_path: Path) -> None:
     write_vocabulary(tmp_path, [*TOKENS, "[unused1]", "[UNUSED2]"])
     assert WordPiece.read(tmp_path).ids(["THE"]) == [[2, 7, 3]]
