@@ -16,7 +16,7 @@ from torch import Tensor
 from quartznet import kernels
 
 WARPS = 4  # of the forward kernel
-MORE_WARPS = 8  # backward, which holds two products, and forward with dropout: with 4 their registers overflow
+MORE_WARPS = 8  # backward, which holds two products, forward with dropout (with 4 their registers overflow), statistics
 PROGRAMS = 2048  # a few for each of the 132 processors of an H100 or H200, so that one waits while another computes
 
 
@@ -173,7 +173,7 @@ def statistics(
     mean, var = (z.new_empty(channels, dtype=torch.float32) for _ in range(2))
     kernels.statistics[channels,](
         z, mean, var, running_mean, running_var, batch, row // kernels.ALIGN, frames, momentum,
-        CHUNK=kernels.CHUNK, ALIGN=kernels.ALIGN, FILLED=frames < row,
+        CHUNK=kernels.CHUNK, ALIGN=kernels.ALIGN, FILLED=frames < row, num_warps=MORE_WARPS,
     )  # fmt: skip
     return mean, var
 

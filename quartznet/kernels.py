@@ -83,6 +83,32 @@ def _is_real(frame, length):
     return frame.to(tl.uint32, bitcast=True) < length.to(tl.uint32, bitcast=True)
 
 
+@triton.jit
+def _norm_of(gamma_ptr, beta_ptr, mean_ptr, var_ptr, eps, channel, ACTIVATE: tl.constexpr):
+    """mean, 1 / sigma, and scale and shift of the norm as ``z scale + shift``; nothing is loaded without ACTIVATE."""
+    mean, over, scale, shift = 0.0, 1.0, 1.0, 0.0
+    if ACTIVATE:
+        mean, over = tl.load(mean_ptr + channel), 1.0 / tl.sqrt_rn(tl.load(var_ptr + channel) + eps)
+        scale = tl.load(gamma_ptr + channel) * over
+        shift = tl.load(beta_ptr + channel) - mean * scale
+    return mean, over, scale, shift
+
+
+@triton.jit
+def _band(w_ptr, reach, TAPS: tl.constexpr, DILATION: tl.constexpr):
+    """W from ``reach``, tap times dilation at each place; zero where there is no such tap."""
+    is_tap = (reach >= 0) & (reach <= (TAPS - 1) * DILATION) & (reach % DILATION == 0)
+    return tl.load(w_ptr + reach // DILATION, mask=is_tap, other=0.0)
+
+
+@triton.jit
+def _columns(tile, batch, row_columns, N: tl.constexpr):
+    """Of the N columns of a tile the utterance, the number in its row, and whether there is such a one: (N, 1)."""
+    column = (tile * N + tl.arange(0, N))[:, None]
+    row = column // row_columns
+    return row, column % row_columns, row < batch
+
+
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=["seed_ptr"])
 def depthwise_forward(
     x_ptr, w_ptr, gamma_ptr, beta_ptr, mean_ptr, var_ptr, eps, seed_ptr, probability, in_lengths_ptr, out_lengths_ptr,
@@ -96,23 +122,18 @@ def depthwise_forward(
     in_row, out_row = in_groups * ALIGN, out_groups * ALIGN
     x_ptr += channel * batch * in_row
     y_ptr += channel * batch * out_row
-    scale, shift, seed = 1.0, 0.0, 0
-    if ACTIVATE:
-        scale = tl.load(gamma_ptr + channel) / tl.sqrt_rn(tl.load(var_ptr + channel) + eps)
-        shift = tl.load(beta_ptr + channel) - tl.load(mean_ptr + channel) * scale
+    _, _, scale, shift = _norm_of(gamma_ptr, beta_ptr, mean_ptr, var_ptr, eps, channel, ACTIVATE)
+    seed = 0
     if DROPOUT:
         seed = tl.load(seed_ptr)
     window, outputs = tl.arange(0, R)[None, :], tl.arange(0, S)[None, :]
 
     reach = tl.arange(0, R)[:, None] - (MARGIN - PAD) - STRIDE * outputs
-    is_tap = (reach >= 0) & (reach <= (TAPS - 1) * DILATION) & (reach % DILATION == 0)
-    band = tl.load(w_ptr + channel * TAPS + reach // DILATION, mask=is_tap, other=0.0).to(x_ptr.dtype.element_ty)
+    band = _band(w_ptr + channel * TAPS, reach, TAPS, DILATION).to(x_ptr.dtype.element_ty)
 
     for tile in range(tl.program_id(1), tiles, tl.num_programs(1)):
-        column = (tile * N + tl.arange(0, N))[:, None]
-        row = column // row_columns
-        first = (column % row_columns) * S
-        exists = row < batch
+        row, number, exists = _columns(tile, batch, row_columns, N)
+        first = number * S
         in_length = tl.load(in_lengths_ptr + row, mask=exists, other=0)
         out_length = tl.load(out_lengths_ptr + row, mask=exists, other=0)
 
@@ -130,6 +151,19 @@ def depthwise_forward(
         frame = first + outputs
         y = tl.where(frame < out_length, y, 0.0)
         tl.store(y_ptr + row * out_row + frame, y.to(band.dtype), mask=exists & (frame // ALIGN < out_groups))
+
+
+@triton.jit
+def _along_diagonals(
+    products, TAPS: tl.constexpr, STRIDE: tl.constexpr, DILATION: tl.constexpr, MARGIN: tl.constexpr, PAD: tl.constexpr,
+    R: tl.constexpr, S: tl.constexpr, J: tl.constexpr,
+):  # fmt: skip
+    """For each of J taps the sum of ``products`` (R, S) over the places where the band holds that tap."""
+    tap = tl.arange(0, J)[:, None]
+    reach = tl.arange(0, S)[None, :] + PAD + STRIDE * MARGIN - tap * DILATION  # STRIDE times the row of the window
+    is_tap = (reach >= 0) & (reach < STRIDE * R) & (reach % STRIDE == 0) & (tap < TAPS)
+    diagonal = tl.gather(products, tl.where(is_tap, reach // STRIDE, 0), 0)
+    return tl.sum(tl.where(is_tap, diagonal, 0.0), 1)
 
 
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=["seed_ptr"])
@@ -152,31 +186,24 @@ def depthwise_backward(
     g_ptr += channel * batch * out_row
     x_ptr += channel * batch * in_row
     dx_ptr += channel * batch * in_row
-    scale, shift, mean, over, seed = 1.0, 0.0, 0.0, 1.0, 0
-    if ACTIVATE:
-        mean, over = tl.load(mean_ptr + channel), 1.0 / tl.sqrt_rn(tl.load(var_ptr + channel) + eps)
-        scale = tl.load(gamma_ptr + channel) * over
-        shift = tl.load(beta_ptr + channel) - mean * scale
+    mean, over, scale, shift = _norm_of(gamma_ptr, beta_ptr, mean_ptr, var_ptr, eps, channel, ACTIVATE)
+    seed = 0
     if DROPOUT:
         seed = tl.load(seed_ptr)
     window, inputs = tl.arange(0, R)[None, :], tl.arange(0, S)[None, :]
 
     reach = inputs + PAD + STRIDE * (MARGIN - tl.arange(0, R)[:, None])  # tap times dilation
-    is_tap = (reach >= 0) & (reach <= (TAPS - 1) * DILATION) & (reach % DILATION == 0)
-    band = tl.load(w_ptr + channel * TAPS + reach // DILATION, mask=is_tap, other=0.0).to(x_ptr.dtype.element_ty)
+    band = _band(w_ptr + channel * TAPS, reach, TAPS, DILATION).to(x_ptr.dtype.element_ty)
     products = tl.zeros((R, S), tl.float32)
     sum_du = tl.zeros((N, S), tl.float32)
     sum_dz = tl.zeros((N, S), tl.float32)
 
     for tile in range(tl.program_id(1), tiles, tl.num_programs(1)):
-        column = (tile * N + tl.arange(0, N))[:, None]
-        row = column // row_columns
-        first = (column % row_columns) * S
-        exists = row < batch
+        row, number, exists = _columns(tile, batch, row_columns, N)
         in_length = tl.load(in_lengths_ptr + row, mask=exists, other=0)
         out_length = tl.load(out_lengths_ptr + row, mask=exists, other=0)
 
-        later = (column % row_columns) * (S // STRIDE) + window
+        later = number * (S // STRIDE) + window
         group = later // ALIGN
         inside = exists & (group >= MARGIN // ALIGN) & (group < out_groups + MARGIN // ALIGN)
         frame = later - MARGIN
@@ -184,7 +211,7 @@ def depthwise_backward(
         g = tl.where(_is_real(frame, out_length), g, 0.0)
         dh = tl.dot(g, band, input_precision="ieee")
 
-        frame = first + inputs
+        frame = number * S + inputs
         place = row * in_row + frame
         inside = exists & (frame // ALIGN < in_groups)
         z = tl.load(x_ptr + place, mask=inside).to(tl.float32)
@@ -205,11 +232,7 @@ def depthwise_backward(
                 du *= scale
         tl.store(dx_ptr + place, du.to(g.dtype), mask=inside)
 
-    tap = tl.arange(0, J)[:, None]
-    reach = inputs + PAD + STRIDE * MARGIN - tap * DILATION  # STRIDE times the row of the window
-    is_tap = (reach >= 0) & (reach < STRIDE * R) & (reach % STRIDE == 0) & (tap < TAPS)
-    diagonal = tl.gather(products, tl.where(is_tap, reach // STRIDE, 0), 0)
-    dw = tl.sum(tl.where(is_tap, diagonal, 0.0), 1)
+    dw = _along_diagonals(products, TAPS, STRIDE, DILATION, MARGIN, PAD, R, S, J)
     program = channel * tl.num_programs(1) + tl.program_id(1)
     tap = tl.arange(0, J)
     tl.store(dw_ptr + program * TAPS + tap, dw, mask=tap < TAPS)
