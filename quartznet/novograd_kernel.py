@@ -11,11 +11,7 @@ Formula: ``quartznet.optim``. Every tensor is cut into chunks; one program takes
 Memory for each parameter: launch 1 reads 4 bytes (g); launch 2 reads 12 (g, m, p) and writes 8 (m, p). Sums are taken
 in a fixed order, so the same gradients give the same bits.
 
-Three surprises. Launch 2 must not read v where another program of it writes v: hence ``before``. Each program sums the
-partials of *all* tensors (some ten kilobytes, out of the cache), because that is the norm of the whole gradient: known
-inside launch 2, it clips, and leaves a step out whose gradient is not finite, with no third launch. And what changes
-from step to step (addresses, rates) lies in tables on the device and is no kernel argument, because a CUDA graph
-replays arguments as they were when it was captured.
+The surprise: launch 2 must not read v where another program of it writes v. Hence ``before``.
 """
 
 from collections.abc import Sequence
@@ -28,8 +24,7 @@ from torch import Tensor
 
 CHUNK = 8192  # elements of one program
 BLOCK = 2048  # of which it holds so many at a time: 8 for each of 256 threads, two loads of 16 bytes
-SUMS = 1024  # partial sums read at a time
-GRAPHS = 64  # captures that can be served
+SUMS = 256  # partial sums read at a time
 
 PARAMETER, GRADIENT, MOMENTUM, SECOND, SIZE, FIRST, GROUP, COLUMNS = (tl.constexpr(i) for i in range(8))
 RATE, BETA1, BETA2, REST, EPS, DECAY, SETTINGS = (tl.constexpr(i) for i in range(7))
@@ -81,76 +76,53 @@ def _moved(parameter, gradient, momentum, divisor, rate, beta1, decay):
     return parameter - rate * new, new
 
 
-@triton.jit(do_not_specialize=["skip", "chunks"])
-def update(
-    table,
-    owners,
-    settings,
-    partial,
-    before,
-    norm,
-    skip,
-    largest,
-    chunks,
-    CHUNK: tl.constexpr,
-    BLOCK: tl.constexpr,
-    SUMS: tl.constexpr,
-    ROUNDS: tl.constexpr,
-):
-    """Launch 2. Grid: chunks. Writes parameters, momenta, second moments and ``norm``; ROUNDS x SUMS >= chunks."""
+@triton.jit
+def update(table, owners, settings, partial, before, CHUNK: tl.constexpr, BLOCK: tl.constexpr, SUMS: tl.constexpr):
+    """Launch 2. Grid: chunks. Writes parameters, momenta and second moments."""
     chunk = tl.program_id(0)
     owner = tl.load(owners + chunk)
     entry = table + owner * COLUMNS
     first = tl.load(entry + FIRST)
     size = tl.load(entry + SIZE)
-    last = first + tl.cdiv(size, CHUNK)
+    count = tl.cdiv(size, CHUNK)
+    sums = tl.zeros((SUMS,), tl.float32)
+    for turn in range(0, count, SUMS):
+        places = turn + tl.arange(0, SUMS)
+        sums += tl.load(partial + first + places, mask=places < count, other=0.0)
+    square = tl.sum(sums)
 
-    everything = tl.zeros((SUMS,), tl.float32)
-    own = tl.zeros((SUMS,), tl.float32)
-    for turn in range(ROUNDS):
-        places = turn * SUMS + tl.arange(0, SUMS)
-        sums = tl.load(partial + places, mask=places < chunks, other=0.0)
-        everything += sums
-        own += tl.where((places >= first) & (places < last), sums, 0.0)
-    length = tl.sqrt_rn(tl.sum(everything))
-    if chunk == 0:
-        tl.store(norm, length)
+    setting = settings + tl.load(entry + GROUP) * SETTINGS
+    old = tl.load(before + owner)
+    second = tl.load(setting + BETA2) * old + tl.load(setting + REST) * square
+    second = tl.where(old == 0, square, second)
+    if chunk == first:
+        tl.store(_floats(entry, SECOND), second)
+    divisor = tl.sqrt_rn(second) + tl.load(setting + EPS)
+    rate, beta1, decay = tl.load(setting + RATE), tl.load(setting + BETA1), tl.load(setting + DECAY)
 
-    if (tl.load(skip) == 0) & (length < float("inf")):  # false for nan
-        setting = settings + tl.load(entry + GROUP) * SETTINGS
-        scale = tl.minimum(1.0, tl.div_rn(largest, length + 1e-6))
-        square = tl.sum(own) * scale * scale
-        old = tl.load(before + owner)
-        second = tl.load(setting + BETA2) * old + tl.load(setting + REST) * square
-        second = tl.where(old == 0, square, second)
-        if chunk == first:
-            tl.store(_floats(entry, SECOND), second)
-        divisor = tl.sqrt_rn(second) + tl.load(setting + EPS)
-        rate, beta1, decay = tl.load(setting + RATE), tl.load(setting + BETA1), tl.load(setting + DECAY)
-
-        start = (chunk - first) * CHUNK
-        left = size - start
-        p, g, m = _floats(entry, PARAMETER), _floats(entry, GRADIENT), _floats(entry, MOMENTUM)
-        p, g, m = p + start, g + start, m + start
-        lanes = tl.arange(0, BLOCK)
-        if (left >= CHUNK) & _is_aligned(entry):
-            p, g, m = tl.multiple_of(p, 16), tl.multiple_of(g, 16), tl.multiple_of(m, 16)
-            for offset in range(0, CHUNK, BLOCK):
-                at = offset + lanes
-                gradient, momentum = tl.load(g + at) * scale, tl.load(m + at)
-                parameter, momentum = _moved(tl.load(p + at), gradient, momentum, divisor, rate, beta1, decay)
-                tl.store(p + at, parameter)
-                tl.store(m + at, momentum)
-        else:
-            for offset in range(0, CHUNK, BLOCK):
-                at = offset + lanes
-                inside = at < left
-                gradient = tl.load(g + at, mask=inside, other=0.0) * scale
-                momentum = tl.load(m + at, mask=inside, other=0.0)
-                parameter = tl.load(p + at, mask=inside, other=0.0)
-                parameter, momentum = _moved(parameter, gradient, momentum, divisor, rate, beta1, decay)
-                tl.store(p + at, parameter, mask=inside)
-                tl.store(m + at, momentum, mask=inside)
+    start = (chunk - first) * CHUNK
+    left = size - start
+    p, g, m = _floats(entry, PARAMETER), _floats(entry, GRADIENT), _floats(entry, MOMENTUM)
+    p, g, m = p + start, g + start, m + start
+    lanes = tl.arange(0, BLOCK)
+    if (left >= CHUNK) & _is_aligned(entry):
+        p, g, m = tl.multiple_of(p, 16), tl.multiple_of(g, 16), tl.multiple_of(m, 16)
+        for offset in range(0, CHUNK, BLOCK):
+            at = offset + lanes
+            gradient, momentum = tl.load(g + at), tl.load(m + at)
+            parameter, momentum = _moved(tl.load(p + at), gradient, momentum, divisor, rate, beta1, decay)
+            tl.store(p + at, parameter)
+            tl.store(m + at, momentum)
+    else:
+        for offset in range(0, CHUNK, BLOCK):
+            at = offset + lanes
+            inside = at < left
+            gradient = tl.load(g + at, mask=inside, other=0.0)
+            momentum = tl.load(m + at, mask=inside, other=0.0)
+            parameter = tl.load(p + at, mask=inside, other=0.0)
+            parameter, momentum = _moved(parameter, gradient, momentum, divisor, rate, beta1, decay)
+            tl.store(p + at, parameter, mask=inside)
+            tl.store(m + at, momentum, mask=inside)
 
 
 @dataclass(frozen=True)
@@ -164,149 +136,59 @@ class Work:
     groups: list[int]
 
 
-@dataclass(frozen=True)
-class Tables:
-    """What the programs read and write beside the tensors; ``spares`` and ``host`` are on the host, the rest is not."""
-
-    host: Tensor  # (tensors, COLUMNS) int64
-    table: Tensor  # the same on the device
-    spares: Tensor  # (GRAPHS, tensors, COLUMNS) pinned: one for each capture
-    owners: Tensor  # (chunks,) int32
-    partial: Tensor  # (chunks,)
-    before: Tensor  # (tensors,)
-    never: Tensor  # 0-dim: the flag of a step that is not left out
-
-
 class NovoGradKernel:
-    """The two launches, and tables of addresses that are written again when a tensor has moved.
+    """The two launches, and tables that are laid out again when a tensor has moved.
 
-    Under CUDA graphs: take one ordinary step first, with a ``skip`` of the same type; call ``write_settings`` before a
-    replay whose rates are new. Each capture writes its own addresses from pinned memory that stays as it is, so graphs
-    may have different gradients. Replays do not count the state's ``step``.
+    Addresses of gradients and the settings of groups go to the device at every step, each time out of pinned memory of
+    its own: overwritten too early, it would send the programs to wrong places. A CUDA graph cannot hold the step.
     """
 
     def __init__(self) -> None:
-        self._tables: Tables | None = None
-        self._fixed: tuple | None = None  # what the table was laid out for
-        self._addresses: list[int] | None = None  # of gradients, in the table now; None: not known
+        self._fixed: tuple | None = None  # what the tables were laid out for
+        self._rows: Tensor | None = None  # (tensors, COLUMNS) int64 on the host, complete but for the gradients
+        self._owners: Tensor | None = None  # (chunks,) int32 on the device
         self._copied: list[int] = []  # whose gradients are laid out otherwise than their parameters
-        self._settings: Tensor | None = None  # (groups, SETTINGS)
-        self._written: list[tuple[float, ...]] | None = None
-        self._captures = 0
-        self._kept: list[Tables] = []  # of graphs captured before a new layout
 
-    def write_settings(self, groups: Sequence[dict], device: torch.device) -> None:
-        """Brings rates, betas, eps and decay of ``param_groups`` to the device, if they have changed."""
-        rows = [
-            (group["lr"], *group["betas"], 1 - group["betas"][1], group["eps"], group["weight_decay"])
-            for group in groups
-        ]
-        if rows == self._written and self._settings.device == device:
-            return
-        if self._settings is None or len(rows) != len(self._settings) or self._settings.device != device:
-            if self._captures:
-                raise ValueError("groups were added after a CUDA graph was captured; make a new optimiser")
-            self._settings = torch.empty(len(rows), SETTINGS.value, dtype=torch.float32, device=device)
-        self._settings.copy_(_pinned(torch.tensor(rows, dtype=torch.float32, device="cpu"), device), non_blocking=True)
-        self._written = rows
-
-    def step(
-        self,
-        parameters: list[Tensor],
-        states: list[dict],
-        numbers: list[int],
-        groups: Sequence[dict],
-        skip: Tensor | None = None,
-        max_norm: float | None = None,
-    ) -> Tensor:
+    def step(self, parameters: list[Tensor], states: list[dict], numbers: list[int], groups: Sequence[dict]) -> None:
         """One step of at least one parameter, each with a gradient; nothing waits for the device.
 
         Args:
             states: of each parameter: ``exp_avg`` (shape of the parameter) and ``exp_avg_sq`` (0-dim).
             numbers: of each parameter's group.
             groups: the optimiser's ``param_groups``.
-            skip: one number or bool on the device; where it is not zero, nothing changes.
-            max_norm: the gradient counts as scaled down to this norm where it is longer, as ``clip_grad_norm_`` does.
-
-        Returns:
-            0-dim, on the device: norm of all gradients before clipping. If it is not finite, nothing has changed.
 
         Raises:
-            ValueError: for tensors that the kernels cannot read, a ``skip`` elsewhere, a capture without a step before.
+            ValueError: for tensors that the kernels cannot read.
         """
-        device = parameters[0].device
         gradients = [parameter.grad for parameter in parameters]
         momenta, seconds = ([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq"))
         work = Work(parameters, gradients, momenta, seconds, numbers)
-        capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-        gradients = self._lay_out(work, capturing)
-        self._write_addresses(gradients, capturing)
-        if not capturing:
-            self.write_settings(groups, device)
-        return self._launch(device, skip, max_norm)
-
-    def _lay_out(self, work: Work, capturing: bool) -> list[Tensor]:
-        """Checks and tables whenever something else than a gradient's address is new; the gradients to be read."""
-        fixed = _fingerprint(work)
-        if fixed != self._fixed:
-            if capturing:
-                raise ValueError("take one step with these parameters and groups before a CUDA graph is captured")
+        if _fingerprint(work) != self._fixed:
             self._copied = _check(work)
-            if self._captures:
-                self._kept.append(self._tables)
-            self._tables, self._fixed, self._addresses = _tables(work), _fingerprint(work), None
-        gradients = list(work.gradients)
+            self._rows, self._owners = _lay_out(work)
+            self._fixed = _fingerprint(work)
         for index in self._copied:
-            gradients[index] = torch.empty_like(work.parameters[index]).copy_(gradients[index])
-        return gradients
+            gradients[index] = torch.empty_like(parameters[index]).copy_(gradients[index])
+        self._launch(gradients, groups)
 
-    def _write_addresses(self, gradients: list[Tensor], capturing: bool) -> None:
-        """Brings the addresses of gradients to the device, if they may be others there.
-
-        Each copy has pinned memory of its own: overwritten too early, it would send the programs to wrong places. Once
-        a graph is captured, nobody knows which addresses its replays have left in the table.
-        """
-        addresses = [gradient.data_ptr() for gradient in gradients]
-        if addresses == self._addresses and not capturing and not self._captures:
+    def _launch(self, gradients: list[Tensor], groups: Sequence[dict]) -> None:
+        device, chunks = self._owners.device, len(self._owners)
+        if not chunks:
             return
-        tables = self._tables
-        for gradient in gradients:
-            if gradient.dtype != torch.float32 or gradient.device != tables.table.device:
-                raise ValueError(_refusal("gradient", gradient, tables.table.device))
-        tables.host[:, GRADIENT.value] = _host(addresses)
-        if capturing and self._captures == GRAPHS:
-            raise ValueError(f"{GRAPHS} CUDA graphs were captured with this optimiser; raise GRAPHS for more")
-        if capturing:
-            source = tables.spares[self._captures].copy_(tables.host)
-            self._captures += 1
-        else:
-            source = _pinned(tables.host, tables.table.device)
-        tables.table.copy_(source, non_blocking=True)
-        self._addresses = addresses
-
-    def _launch(self, device: torch.device, skip: Tensor | None, max_norm: float | None) -> Tensor:
-        tables, chunks = self._tables, len(self._tables.owners)
-        norm = (torch.empty if chunks else torch.zeros)((), dtype=torch.float32, device=device)
-        skip = tables.never if skip is None else skip
-        if skip.numel() != 1 or skip.device != device:
-            raise ValueError(f"skip must be one number on {device}, got {skip.numel()} on {skip.device}")
-        if max_norm is not None and max_norm <= 0:
-            raise ValueError(f"max_norm must be positive, got {max_norm}")
-        largest = float("inf") if max_norm is None else float(max_norm)
-        if chunks:
-            with torch.cuda.device_of(tables.table):  # nothing on a CPU
-                places = (tables.table, tables.owners)
-                sums = (tables.partial, tables.before)
-                measure[(chunks,)](*places, *sums, CHUNK, BLOCK, num_warps=8)
-                rest = (norm, skip, largest, chunks, CHUNK, BLOCK, SUMS, triton.cdiv(chunks, SUMS))
-                update[(chunks,)](*places, self._settings, *sums, *rest, num_warps=8)
-        return norm
+        self._rows[:, GRADIENT.value] = _host([gradient.data_ptr() for gradient in gradients])
+        table, settings = _sent(self._rows, device), _sent(_settings(groups), device)
+        partial = torch.empty(chunks, dtype=torch.float32, device=device)
+        before = torch.empty(len(gradients), dtype=torch.float32, device=device)
+        with torch.cuda.device_of(table):  # nothing on a CPU
+            measure[(chunks,)](table, self._owners, partial, before, CHUNK, BLOCK, num_warps=8)
+            update[(chunks,)](table, self._owners, settings, partial, before, CHUNK, BLOCK, SUMS, num_warps=8)
 
 
 def _fingerprint(work: Work) -> tuple:
     """All that the tables and ``_check`` depend on, but for the addresses of gradients; fast, as every step asks."""
     return (
         work.groups,
+        [gradient.dtype for gradient in work.gradients],
         [[tensor.data_ptr() for tensor in tensors] for tensors in (work.parameters, work.momenta, work.seconds)],
         [[tensor.numel() for tensor in tensors] for tensors in (work.parameters, work.gradients)],
         [[tensor.stride() for tensor in tensors] for tensors in (work.parameters, work.gradients, work.momenta)],
@@ -324,10 +206,12 @@ def _check(work: Work) -> list[int]:
         raise ValueError(f"NovoGrad's kernel needs parameters on a CUDA device, not {device}; use kernel=False")
     others = []
     for index, parameter in enumerate(work.parameters):
-        momentum, second = work.momenta[index], work.seconds[index]
-        for name, tensor in (("parameter", parameter), ("momentum", momentum), ("second moment", second)):
+        gradient, momentum, second = work.gradients[index], work.momenta[index], work.seconds[index]
+        kinds = {"parameter": parameter, "gradient": gradient, "momentum": momentum, "second moment": second}
+        for name, tensor in kinds.items():
             if tensor.dtype != torch.float32 or tensor.device != device:
-                raise ValueError(_refusal(name, tensor, device))
+                found = f"a {name} of {tensor.dtype} on {tensor.device}"
+                raise ValueError(f"NovoGrad's kernel needs float32 on {device}, got {found}; use kernel=False")
         if torch.empty_like(parameter).stride() != parameter.stride():
             raise ValueError(
                 f"NovoGrad's kernel needs parameters without gaps or overlaps, got shape {tuple(parameter.shape)} "
@@ -337,7 +221,7 @@ def _check(work: Work) -> list[int]:
             raise ValueError(f"the state of a parameter of shape {tuple(parameter.shape)} is not of this parameter")
         if _layout(momentum) != _layout(parameter):
             momentum.data = torch.empty_like(parameter).copy_(momentum)
-        if _layout(work.gradients[index]) != _layout(parameter):
+        if _layout(gradient) != _layout(parameter):
             others.append(index)
     return others
 
@@ -347,37 +231,31 @@ def _layout(tensor: Tensor) -> list[int]:
     return [stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size != 1]
 
 
-def _refusal(name: str, tensor: Tensor, device: torch.device) -> str:
-    found = f"{tensor.dtype} on {tensor.device}"
-    return f"NovoGrad's kernel needs float32 on {device}, got a {name} of {found}; use kernel=False"
-
-
-def _tables(work: Work) -> Tables:
-    """Everything but the addresses of gradients is filled in; ``before`` and ``partial`` are launch 1's to write."""
-    device = work.parameters[0].device
+def _lay_out(work: Work) -> tuple[Tensor, Tensor]:
+    """Rows of the table (tensors, COLUMNS) on the host, with the column of gradients empty; owners on the device."""
     sizes = _host([parameter.numel() for parameter in work.parameters])
     counts = (sizes + CHUNK - 1) // CHUNK
     owners = _host(range(len(sizes))).int().repeat_interleave(counts)
-    host = sizes.new_zeros(len(sizes), COLUMNS.value)
+    rows = sizes.new_zeros(len(sizes), COLUMNS.value)
     for column, tensors in ((PARAMETER, work.parameters), (MOMENTUM, work.momenta), (SECOND, work.seconds)):
-        host[:, column.value] = _host([tensor.data_ptr() for tensor in tensors])
+        rows[:, column.value] = _host([tensor.data_ptr() for tensor in tensors])
     for column, numbers in ((SIZE, sizes), (FIRST, counts.cumsum(0) - counts), (GROUP, _host(work.groups))):
-        host[:, column.value] = numbers
-    return Tables(
-        host=host,
-        table=torch.empty_like(host, device=device),
-        spares=_pinned(host.repeat(GRAPHS, 1, 1), device),
-        owners=_pinned(owners, device).to(device, non_blocking=True),
-        partial=torch.empty(len(owners), dtype=torch.float32, device=device),
-        before=torch.empty(len(sizes), dtype=torch.float32, device=device),
-        never=torch.zeros((), dtype=torch.int32, device=device),
-    )
+        rows[:, column.value] = numbers
+    return rows, _sent(owners, work.parameters[0].device)
+
+
+def _settings(groups: Sequence[dict]) -> Tensor:
+    """(groups, SETTINGS) on the host."""
+    rows = [
+        (group["lr"], *group["betas"], 1 - group["betas"][1], group["eps"], group["weight_decay"]) for group in groups
+    ]
+    return torch.tensor(rows, dtype=torch.float32, device="cpu")
 
 
 def _host(numbers: Sequence[int]) -> Tensor:
     return torch.tensor(numbers, dtype=torch.int64, device="cpu")
 
 
-def _pinned(tensor: Tensor, device: torch.device) -> Tensor:
-    """A copy in new pinned memory if ``device`` needs one; torch keeps it until the copies from it are done."""
-    return tensor.pin_memory() if device.type == "cuda" else tensor
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """On the device without a wait, through new pinned memory, which torch keeps until the copy is done."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

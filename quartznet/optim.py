@@ -27,15 +27,12 @@ from quartznet.config import OptimSettings
 class NovoGrad(torch.optim.Optimizer):
     """State of each parameter: ``step`` (int), ``exp_avg`` = m (shape of p), ``exp_avg_sq`` = v (0-dim).
 
-    With ``kernel``, ``total_norm`` is the norm of all gradients of the last step, 0-dim on the device, else None.
-
     Raises:
         ValueError: for a negative ``lr``, ``eps`` or ``weight_decay``, a beta outside [0, 1), or ``kernel`` without the
             package triton.
     """
 
     kernel = None  # of copies, which are made without __init__, too
-    total_norm: Tensor | None = None
 
     def __init__(
         self,
@@ -54,36 +51,26 @@ class NovoGrad(torch.optim.Optimizer):
         self.kernel = _open_kernel() if kernel else None
 
     @torch.no_grad()
-    def step(
-        self,
-        closure: Callable[[], Tensor] | None = None,
-        skip: Tensor | None = None,
-        max_norm: float | None = None,
-    ) -> Tensor | None:
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         """One step for every parameter that has a gradient; the others stay as they are, without decay.
 
-        ``skip`` and ``max_norm`` are those of ``novograd_kernel.NovoGradKernel.step`` and need ``kernel``, which also
-        leaves out a step whose gradient is not finite. The state's ``step`` counts those that were left out, too.
-
         Raises:
-            ValueError: for ``skip`` or ``max_norm`` without ``kernel``, and what the kernel refuses.
+            ValueError: for what the kernel refuses.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         if self.kernel is not None:
-            self._step_kernel(skip, max_norm)
+            self._step_kernel()
             return loss
-        if skip is not None or max_norm is not None:
-            raise ValueError("skip and max_norm need NovoGrad(..., kernel=True)")
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             if parameters:
                 self._step_group(parameters, group)
         return loss
 
-    def _step_kernel(self, skip: Tensor | None, max_norm: float | None) -> None:
+    def _step_kernel(self) -> None:
         """All groups at once."""
         pairs = [
             (parameter, number)
@@ -92,15 +79,9 @@ class NovoGrad(torch.optim.Optimizer):
             if parameter.grad is not None
         ]
         if pairs:
-            states = [self._state_of(parameter) for parameter, _ in pairs]
-            self.total_norm = self.kernel.step(
-                [parameter for parameter, _ in pairs],
-                states,
-                [number for _, number in pairs],
-                self.param_groups,
-                skip,
-                max_norm,
-            )
+            parameters, numbers = ([pair[place] for pair in pairs] for place in (0, 1))
+            states = [self._state_of(parameter) for parameter in parameters]
+            self.kernel.step(parameters, states, numbers, self.param_groups)
             for state in states:
                 state["step"] += 1
 

@@ -13,11 +13,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import Tensor, nn
+from triton_cpu import interpreted
 
 from quartznet.config import OptimSettings
 from quartznet.optim import NovoGrad, build_optimizer
 
-pytest.importorskip("triton")
+interpreted()
+from quartznet import novograd_kernel  # noqa: E402
 
 DEVICE = torch.empty(0, device="cuda" if torch.cuda.is_available() else "cpu").device
 SHAPES = [(1,), (3,), (7, 5, 1), (8192 + 4,), (6, 3, 1, 5), (0,), (8192,)]
@@ -80,7 +82,6 @@ def test_equals_the_plain_path_over_several_steps(grouped: bool) -> None:
         for optimizer in (plain, kernel):
             optimizer.param_groups[-1]["lr"] = 0.02 * step  # what a schedule does
             optimizer.step()
-        close(kernel.total_norm, torch.cat([parameter.grad.flatten() for parameter in parameters]).norm())
         assert_same(plain, kernel)
 
 
@@ -95,7 +96,6 @@ def test_by_hand() -> None:
     assert optimizer.state[parameter]["exp_avg_sq"].item() == 9.25
     momentum = torch.tensor([0.5 * 2 + 1.4, -2 / 3 + 2 / (math.sqrt(9.25) + 1) + (-4 + 0.4 / 3) / 2])
     torch.testing.assert_close(parameter.detach(), torch.tensor([2.8, -4 + 0.4 / 3]) - 0.1 * momentum)
-    assert optimizer.total_norm.item() == 2.0
 
 
 def test_zero_gradients_start_the_second_moment_again() -> None:
@@ -103,7 +103,7 @@ def test_zero_gradients_start_the_second_moment_again() -> None:
     optimizer = NovoGrad([parameter], lr=0.5, betas=(0.0, 0.5), kernel=True)
     parameter.grad = torch.zeros(2)
     optimizer.step()
-    assert torch.equal(parameter.detach(), torch.ones(2)) and optimizer.total_norm == 0
+    assert torch.equal(parameter.detach(), torch.ones(2))
     parameter.grad = torch.tensor([0.0, 4.0])
     optimizer.step()
     assert optimizer.state[parameter]["exp_avg_sq"].item() == 16.0
@@ -115,7 +115,7 @@ def test_what_has_no_gradient_stays_until_it_has_one() -> None:
     others = copies(parameters)
     plain, kernel = NovoGrad(parameters, weight_decay=0.5), NovoGrad(others, weight_decay=0.5, kernel=True)
     kernel.step()  # no gradient anywhere
-    assert kernel.total_norm is None
+    assert not kernel.state
     for thawed in (2, 1, 3):
         set_gradients(parameters, others)
         for parameter in (*parameters[thawed:], *others[thawed:]):
@@ -131,14 +131,14 @@ def test_nothing_but_empty_tensors() -> None:
     parameter.grad = torch.zeros(0)
     optimizer = NovoGrad([parameter], kernel=True)
     optimizer.step()
-    assert optimizer.total_norm == 0
+    assert optimizer.state[parameter]["step"] == 1 and optimizer.state[parameter]["exp_avg_sq"] == 0
 
 
 def test_gradients_are_not_touched() -> None:
     parameters = weights([(9,), (4, 4)])
     set_gradients(parameters)
     before = [parameter.grad.clone() for parameter in parameters]
-    NovoGrad(parameters, lr=0.1, kernel=True).step(max_norm=0.1)
+    NovoGrad(parameters, lr=0.1, kernel=True).step()
     assert all(torch.equal(parameter.grad, old) for parameter, old in zip(parameters, before, strict=True))
 
 
@@ -222,52 +222,39 @@ def test_tensors_need_not_be_aligned() -> None:
         assert_same(plain, kernel)
 
 
-@pytest.mark.parametrize("number", [True, 1.0, [-1]])
-def test_a_step_is_left_out_where_skip_is_not_zero(number: bool | float | list[int]) -> None:
-    flag = torch.tensor(number)
-    parameters = weights([(5,), (4, 3)])
-    others = copies(parameters)
-    plain, kernel = NovoGrad(parameters, lr=0.1), NovoGrad(others, lr=0.1, kernel=True)
-    set_gradients(parameters, others)
-    plain.step()
-    kernel.step(skip=torch.zeros_like(flag))
-    before = [parameter.detach().clone() for parameter in others], copy.deepcopy(list(kernel.state.values()))
-    kernel.step(skip=flag)
-    assert all(torch.equal(old, new) for old, new in zip(before[0], others, strict=True))
-    for old, new in zip(before[1], kernel.state.values(), strict=True):
-        assert torch.equal(old["exp_avg"], new["exp_avg"]) and torch.equal(old["exp_avg_sq"], new["exp_avg_sq"])
-    assert [state.pop("step") for state in kernel.state.values()] == [2, 2]
-    close(kernel.total_norm, torch.cat([parameter.grad.flatten() for parameter in others]).norm())
-
-
-@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # numpy's, in the interpreter
-@pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf, 1e30])
-def test_a_gradient_that_is_not_finite_changes_nothing(poison: float) -> None:
-    parameters = weights([(5,), (4, 3)])
-    optimizer = NovoGrad(parameters, lr=0.1, weight_decay=0.1, kernel=True)
-    set_gradients(parameters)
-    optimizer.step()
-    before = copy.deepcopy(parameters), copy.deepcopy(list(optimizer.state.values()))
-    parameters[0].grad[3] = poison
-    optimizer.step()
-    assert not optimizer.total_norm.isfinite()
-    assert all(map(torch.equal, before[0], parameters))
-    for old, new in zip(before[1], optimizer.state.values(), strict=True):
-        assert torch.equal(old["exp_avg"], new["exp_avg"]) and torch.equal(old["exp_avg_sq"], new["exp_avg_sq"])
-
-
-@pytest.mark.parametrize("max_norm", [0.5, 1e6])
-def test_max_norm_clips_as_torch_does(max_norm: float) -> None:
-    parameters = weights([(5,), (4, 3)])
-    others = copies(parameters)
-    plain, kernel = NovoGrad(parameters, lr=0.1), NovoGrad(others, lr=0.1, kernel=True)
-    for size in (1.0, 0.01):
-        set_gradients(parameters, others, size=size)
-        norm = nn.utils.clip_grad_norm_(parameters, max_norm)
-        plain.step()
-        kernel.step(max_norm=max_norm)
-        close(kernel.total_norm, norm)
+def test_many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More partial sums than are read at a time; the same gradients give the same bits."""
+    for name, size in (("CHUNK", 16), ("BLOCK", 8), ("SUMS", 2)):
+        monkeypatch.setattr(novograd_kernel, name, size)
+    parameters = weights([(100,), (64,), (3,)])
+    others, again = copies(parameters), copies(parameters)
+    plain, kernel, same = NovoGrad(parameters), NovoGrad(others, kernel=True), NovoGrad(again, kernel=True)
+    for _ in range(2):
+        set_gradients(parameters, others, again)
+        for optimizer in (plain, kernel, same):
+            optimizer.step()
         assert_same(plain, kernel)
+        assert all(map(torch.equal, others, again))
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")  # numpy's, in the interpreter
+@pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf, 1e30])
+def test_a_gradient_that_is_not_finite_does_what_it_does_on_the_plain_path(poison: float) -> None:
+    parameters = weights([(5,), (4, 3)])
+    others = copies(parameters)
+    plain, kernel = (NovoGrad(given, weight_decay=0.1, kernel=given is others) for given in (parameters, others))
+    for step in range(3):
+        set_gradients(parameters, others)
+        if step == 1:
+            parameters[0].grad[3] = others[0].grad[3] = poison
+        plain.step()
+        kernel.step()
+    for x, y in zip(parameters, others, strict=True):
+        same = {"rtol": 1e-5, "atol": 1e-6, "equal_nan": True}
+        torch.testing.assert_close(y, x, **same)
+        for key in ("exp_avg", "exp_avg_sq"):
+            torch.testing.assert_close(kernel.state[y][key], plain.state[x][key], **same)
+    assert not kernel.state[others[0]]["exp_avg_sq"].isfinite() and others[1].isfinite().all()
 
 
 def test_build_optimizer_and_copies() -> None:
@@ -276,55 +263,6 @@ def test_build_optimizer_and_copies() -> None:
     assert optimizer.kernel is not None and build_optimizer(parameters, OptimSettings()).kernel is None
     assert isinstance(build_optimizer(parameters, OptimSettings(name="adamw"), kernel=True), torch.optim.AdamW)
     assert copy.deepcopy(optimizer).kernel is None
-
-
-def test_each_capture_has_addresses_of_its_own() -> None:
-    """A stand-in for CUDA graphs: what would be replayed is a copy from memory that later steps leave alone."""
-    from quartznet import novograd_kernel
-
-    parameters = weights([(3,), (4,)])
-    optimizer = NovoGrad(parameters, kernel=True)
-    set_gradients(parameters)
-    kept = [[parameter.grad for parameter in parameters]]
-    optimizer.step()
-    kernel = optimizer.kernel
-    tables = kernel._tables
-    for _ in range(2):
-        kept.append([torch.ones_like(parameter) for parameter in parameters])
-        kernel._write_addresses(kept[-1], capturing=True)
-    column = novograd_kernel.GRADIENT.value
-    for number in range(2):
-        assert tables.spares[number, :, column].tolist() == [gradient.data_ptr() for gradient in kept[number + 1]]
-    tables.table.fill_(0)  # as if a replay had left something else
-    kernel._write_addresses(kept[2], capturing=False)
-    assert tables.table[:, column].tolist() == [gradient.data_ptr() for gradient in kept[2]]
-
-    optimizer.add_param_group({"params": weights([(2,)])})
-    with pytest.raises(ValueError, match="groups were added after a CUDA graph was captured"):
-        optimizer.step()
-    kernel._captures = novograd_kernel.GRAPHS
-    with pytest.raises(ValueError, match="64 CUDA graphs were captured"):
-        kernel._write_addresses(kept[0], capturing=True)
-
-
-def test_a_new_layout_keeps_what_captured_graphs_read() -> None:
-    parameters = weights([(3,), (4,)])
-    optimizer = NovoGrad(parameters, kernel=True)
-    parameters[0].grad = torch.ones(3)
-    optimizer.step()
-    old = optimizer.kernel._tables
-    optimizer.kernel._write_addresses([parameters[0].grad], capturing=True)
-    parameters[1].grad = torch.ones(4)
-    optimizer.step()
-    assert optimizer.kernel._kept == [old] and optimizer.kernel._tables is not old
-
-
-def test_a_capture_needs_a_step_before() -> None:
-    from quartznet.novograd_kernel import NovoGradKernel, Work
-
-    one = [torch.ones(1)]
-    with pytest.raises(ValueError, match="take one step with these parameters and groups before"):
-        NovoGradKernel()._lay_out(Work(one, one, one, one, [0]), capturing=True)
 
 
 def step_of(parameter: nn.Parameter, **state: Tensor) -> None:
@@ -344,14 +282,14 @@ def test_what_the_kernel_refuses() -> None:
     with pytest.raises(ValueError, match=r"state of a parameter of shape \(2,\) is not of this parameter"):
         step_of(nn.Parameter(torch.ones(2)), exp_avg=torch.zeros(3))
     parameter = nn.Parameter(torch.ones(2))
-    parameter.grad = torch.ones(2)
     optimizer = NovoGrad([parameter], kernel=True)
-    with pytest.raises(ValueError, match=f"skip must be one number on {DEVICE}, got 2 on {DEVICE}"):
-        optimizer.step(skip=torch.zeros(2))
-    with pytest.raises(ValueError, match="max_norm must be positive, got 0"):
-        optimizer.step(max_norm=0)
+    parameter.grad = torch.ones(2)
+    optimizer.step()
+    parameter.grad = None
+    parameter.grad_dtype = torch.float64
+    parameter.grad = torch.ones(2, dtype=torch.float64)
     with pytest.raises(ValueError, match=r"got a gradient of torch.float64"):
-        optimizer.kernel._write_addresses([parameter.grad.double()], capturing=False)
+        optimizer.step()
 
 
 COMPILE = """
@@ -360,12 +298,10 @@ from quartznet import novograd_kernel as kernels
 from quartznet.optim import NovoGrad
 
 target = triton.backends.compiler.GPUTarget("cuda", 90, 32)
-both = {"table": "*i64", "owners": "*i32", "partial": "*fp32", "before": "*fp32"}
-more = {"settings": "*fp32", "norm": "*fp32", "skip": "*i1", "largest": "fp32", "chunks": "i32"}
+tables = {"table": "*i64", "owners": "*i32", "settings": "*fp32", "partial": "*fp32", "before": "*fp32"}
 sizes = {"CHUNK": kernels.CHUNK, "BLOCK": kernels.BLOCK}
-sums = {"SUMS": kernels.SUMS, "ROUNDS": 3}
-for function, types, constants in ((kernels.measure, both, sizes), (kernels.update, both | more, sizes | sums)):
-    types = types | dict.fromkeys(constants, "constexpr")
+for function, constants in ((kernels.measure, sizes), (kernels.update, sizes | {"SUMS": kernels.SUMS})):
+    types = tables | dict.fromkeys(constants, "constexpr")
     signature = {name: types[name] for name in function.arg_names}
     source = triton.compiler.ASTSource(fn=function, signature=signature, constexprs=constants)
     ptx = triton.compile(source, target=target, options={"num_warps": 8}).asm["ptx"]
