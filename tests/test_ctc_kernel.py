@@ -280,6 +280,7 @@ def test_compiles_for_a_gpu_without_spills(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_no_call_waits_and_a_cuda_graph_holds_it() -> None:
     logits, lengths, targets, target_lengths = problem(4, 50, 20, 29, blank=28)
     others = on_device(lengths, targets, target_lengths)
