@@ -14,62 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.gpu_ways import Way, with_kernels
-from quartznet.config import BlockConfig
-from quartznet.layers import Conv
+from benchmarks.speed import PlainBlock
 from quartznet.model import Block, QuartzNet, output_length
+from quartznet.nemo_config import jasper_layer
 from quartznet.nemo_keys import to_nemo
 
 TWIN = "twin"  # name of the way
-
-
-class MaskedConv(nn.Module):
-    """Zeros beyond each utterance, then ``Conv1d``; has the weight of ``conv``."""
-
-    def __init__(self, conv: Conv):
-        super().__init__()
-        outputs, inputs, _, taps = conv.weight.shape
-        sizes = (inputs * conv.groups, outputs, taps, conv.stride, conv.padding, conv.dilation, conv.groups)
-        self.conv = nn.Conv1d(*sizes, bias=False, device=conv.weight.device)
-        self.conv.weight = nn.Parameter(conv.weight.detach()[:, :, 0].clone())
-
-    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """``(batch, channels, time)``, ``(batch,)`` -> the same after the convolution."""
-        padded = torch.arange(x.shape[2], device=x.device) >= lengths[:, None]
-        return self.conv(x.masked_fill(padded[:, None], 0.0)), output_length(lengths, self.conv.stride[0])
-
-
-def norm_1d(norm: nn.BatchNorm2d) -> nn.BatchNorm1d:
-    """The same weights and statistics."""
-    twin = nn.BatchNorm1d(norm.num_features, norm.eps, norm.momentum, device=norm.weight.device)
-    twin.load_state_dict(norm.state_dict())
-    return twin
-
-
-class TwinBlock(nn.Module):
-    """A block of sub-blocks; the residual joins before the last ReLU."""
-
-    def __init__(self, block: Block):
-        super().__init__()
-        self.convolutions, self.norms = nn.ModuleList(), nn.ModuleList()
-        for layer in block.layers:
-            parts = [layer.depthwise, layer.pointwise] if layer.separable else [layer.conv]
-            self.convolutions.append(nn.ModuleList(MaskedConv(part) for part in parts))
-            self.norms.append(norm_1d(layer.norm))
-        self.residual = None if block.residual is None else MaskedConv(block.residual.conv)
-        self.residual_norm = None if block.residual is None else norm_1d(block.residual.norm)
-        self.after = nn.Sequential(nn.ReLU(inplace=True), nn.Dropout(block.config.dropout))
-
-    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """``(batch, in_channels, time)``, ``(batch,)`` -> ``(batch, filters, time')``, ``(batch,)``."""
-        inputs, input_lengths = x, lengths
-        for index, (convolutions, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
-            for convolution in convolutions:
-                x, lengths = convolution(x, lengths)
-            x = norm(x)
-            if self.residual is not None and index == len(self.norms) - 1:
-                x = x + self.residual_norm(self.residual(inputs, input_lengths)[0])
-            x = self.after(x)
-        return x, lengths
 
 
 class TwinEncoder(nn.Module):
@@ -77,7 +27,7 @@ class TwinEncoder(nn.Module):
 
     def __init__(self, blocks: Iterable[Block]):
         super().__init__()
-        self.blocks = nn.ModuleList(TwinBlock(block) for block in blocks)
+        self.blocks = nn.ModuleList(PlainBlock(block) for block in blocks)
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         for block in self.blocks:
@@ -147,21 +97,6 @@ class NemoEncoder(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         return self.nemo(audio_signal=x, length=lengths)
-
-
-def jasper_layer(block: BlockConfig) -> dict:
-    """A block as NeMo's configuration files have it."""
-    return {
-        "filters": block.filters,
-        "repeat": block.repeat,
-        "kernel": [block.kernel_size],
-        "stride": [block.stride],
-        "dilation": [block.dilation],
-        "dropout": block.dropout,
-        "residual": block.residual,
-        "separable": block.separable,
-        "groups": block.groups,
-    }
 
 
 def as_twin(model: QuartzNet) -> Twin:

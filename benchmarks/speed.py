@@ -37,6 +37,7 @@ class PlainConv(nn.Module):
             conv.dilation,
             conv.groups,
             bias=False,
+            device=weight.device,
         )
         self.conv.weight = nn.Parameter(weight)
 
@@ -47,7 +48,7 @@ class PlainConv(nn.Module):
 
 
 def plain_norm(norm: nn.BatchNorm2d) -> nn.BatchNorm1d:
-    plain = nn.BatchNorm1d(norm.num_features, norm.eps, norm.momentum)
+    plain = nn.BatchNorm1d(norm.num_features, norm.eps, norm.momentum, device=norm.weight.device)
     plain.load_state_dict(norm.state_dict())
     return plain
 
@@ -64,6 +65,7 @@ class PlainBlock(nn.Module):
             self.norms.append(plain_norm(layer.norm))
         self.residual = None if block.residual is None else PlainConv(block.residual.conv)
         self.residual_norm = None if block.residual is None else plain_norm(block.residual.norm)
+        self.dropout = block.config.dropout
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         inputs, input_lengths = x, lengths
@@ -73,7 +75,7 @@ class PlainBlock(nn.Module):
             x = norm(x)
             if self.residual is not None and index == len(self.norms) - 1:
                 x = x + self.residual_norm(self.residual(inputs, input_lengths)[0])
-            x = F.relu(x, inplace=True)
+            x = F.dropout(F.relu(x, inplace=True), self.dropout, self.training)
         return x, lengths
 
 

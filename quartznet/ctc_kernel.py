@@ -253,7 +253,7 @@ def share(
         tl.store(slope + label * gradient_label_stride, value, mask=label < labels)
 
 
-class Losses(torch.autograd.Function):
+class ConnectionistLoss(torch.autograd.Function):
     """``walk`` forwards, ``share`` backwards."""
 
     @staticmethod
@@ -349,4 +349,4 @@ def ctc_losses(
     check(log_probs, lengths, targets, target_lengths, blank)
     keep = torch.is_grad_enabled() and log_probs.requires_grad
     lengths, targets, target_lengths = lengths.contiguous(), targets.contiguous(), target_lengths.contiguous()
-    return Losses.apply(log_probs, lengths, targets, target_lengths, blank, zero_infinity, keep)
+    return ConnectionistLoss.apply(log_probs, lengths, targets, target_lengths, blank, zero_infinity, keep)

@@ -84,12 +84,6 @@ def fold_block(block: nn.Module) -> FoldedBlock:
     return folded
 
 
-def _without_lora(encoder: nn.Module) -> nn.Module:
-    """The same encoder; merged corrections, which have nothing more to say, are taken off."""
-    lora.remove(encoder)
-    return encoder
-
-
 def fold(model: nn.Module, dtype: torch.dtype, kernels: str = "auto") -> nn.Module:
     """A copy of a ``QuartzNet`` with every block folded, weights in ``dtype``; the front end stays in fp32.
 
@@ -107,7 +101,8 @@ def fold(model: nn.Module, dtype: torch.dtype, kernels: str = "auto") -> nn.Modu
         raise ValueError("this model is already in its inference form; call for_inference on the original")
     fast = copy.deepcopy(model).eval()
     lora.merge(fast.encoder)
-    fast.fused = uses_triton(kernels, _without_lora(fast.encoder), dtype)
+    lora.remove(fast.encoder)  # merged, it has nothing more to say
+    fast.fused = uses_triton(kernels, fast.encoder, dtype)
     if fast.fused:
         for part in fast.encoder.modules():
             if isinstance(part, Conv):

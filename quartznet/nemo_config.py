@@ -322,22 +322,25 @@ def _seconds(samples: int, rate: int, key: str) -> dict:
     return {key: None, f"n_{key}": samples}
 
 
+def jasper_layer(block: BlockConfig) -> dict:
+    """A block as NeMo's configuration files have it."""
+    table = {
+        "filters": block.filters,
+        "repeat": block.repeat,
+        "kernel": [block.kernel_size],
+        "stride": [block.stride],
+        "dilation": [block.dilation],
+        "dropout": block.dropout,
+        "residual": block.residual,
+        "separable": block.separable,
+    }
+    return table | ({"groups": block.groups} if block.groups > 1 else {})
+
+
 def write_settings(config: ModelConfig) -> dict:
     """The configuration that NeMo 1.0 to 2.5 restores strictly, and that reads back as ``config``."""
     features, labels, modules = config.features, list(config.labels), "nemo.collections.asr.modules"
-    jasper = []
-    for block in config.blocks:
-        table = {
-            "filters": block.filters,
-            "repeat": block.repeat,
-            "kernel": [block.kernel_size],
-            "stride": [block.stride],
-            "dilation": [block.dilation],
-            "dropout": block.dropout,
-            "residual": block.residual,
-            "separable": block.separable,
-        }
-        jasper.append(table | ({"groups": block.groups} if block.groups > 1 else {}))
+    jasper = [jasper_layer(block) for block in config.blocks]
     return {
         "target": "nemo.collections.asr.models.ctc_models.EncDecCTCModel",
         "nemo_version": VERSION_OF_RULE[features.rule],

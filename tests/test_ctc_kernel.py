@@ -221,7 +221,7 @@ def test_without_a_gradient_the_same_losses_and_twice_the_same_gradient() -> Non
 
 def test_rows_are_kept_only_for_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = []
-    monkeypatch.setattr(ctc_kernel.Losses, "apply", lambda *arguments: kept.append(arguments[-1]))
+    monkeypatch.setattr(ctc_kernel.ConnectionistLoss, "apply", lambda *arguments: kept.append(arguments[-1]))
     arguments = on_device(*problem(2, 5, 2, 3, blank=2))
     ctc_losses(*arguments, 2)
     arguments[0].requires_grad_()
